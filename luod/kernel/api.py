@@ -1,0 +1,147 @@
+"""What luod asks of a kernel. `kernel.device` answers with the real one, `luod.sim` with a simulated one.
+
+Every call may block and belongs in a thread. Every failure is a `KernelError`; the same errno means
+different things for different calls, so an error is the pair of both.
+"""
+
+import errno
+import os
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final, Protocol, Self
+
+from luod.fds import OwnedFd
+
+
+class Call(StrEnum):
+    """The calls of LUO, by the names that errors and fault injection use."""
+
+    OPEN = "open"
+    CREATE_SESSION = "CREATE_SESSION"
+    RETRIEVE_SESSION = "RETRIEVE_SESSION"
+    PRESERVE_FD = "PRESERVE_FD"
+    RETRIEVE_FD = "RETRIEVE_FD"
+    FINISH = "FINISH"
+    GET_NAME = "GET_NAME"
+
+
+MEANING: Final[dict[tuple[Call, int], str]] = {
+    (Call.OPEN, errno.ENOENT): "this kernel was booted without live update (liveupdate=on) or doesn't have it",
+    (Call.OPEN, errno.EBUSY): "another process holds the device",
+    (Call.OPEN, errno.EIO): "what the previous kernel handed over can't be read by this one",
+    (Call.OPEN, errno.EACCES): "luod has no right to open the device",
+    (Call.CREATE_SESSION, errno.EEXIST): "an outgoing session has this name already",
+    (Call.CREATE_SESSION, errno.EINVAL): "the name is empty or longer than 63 bytes",
+    (Call.CREATE_SESSION, errno.ENOSPC): "this kernel takes no more sessions",
+    (Call.RETRIEVE_SESSION, errno.ENOENT): "no session of this name came over",
+    (Call.RETRIEVE_SESSION, errno.EINVAL): "this session was retrieved before",
+    (Call.PRESERVE_FD, errno.EBADF): "not an open descriptor",
+    (Call.PRESERVE_FD, errno.EBUSY): "this file is preserved already",
+    (Call.PRESERVE_FD, errno.EEXIST): "this token is taken",
+    (Call.PRESERVE_FD, errno.EINVAL): "the session is an incoming one",
+    (Call.PRESERVE_FD, errno.ENOENT): "this kernel has no handler for this kind of descriptor",
+    (Call.PRESERVE_FD, errno.ENOSPC): "this kernel takes no more files in one session",
+    (Call.PRESERVE_FD, errno.ENOMEM): "there is not enough memory to preserve it",
+    (Call.PRESERVE_FD, errno.EFBIG): "the file is too large",
+    (Call.PRESERVE_FD, errno.EOPNOTSUPP): "the file has seals that this kernel can't preserve",
+    (Call.RETRIEVE_FD, errno.ENOENT): "no such token, or the session is finished",
+    (Call.RETRIEVE_FD, errno.EINVAL): "the session is an outgoing one",
+    (Call.FINISH, errno.EBUSY): "a file in it isn't ready to be finished",
+    (Call.FINISH, errno.EINVAL): "the session is an outgoing one",
+    (Call.GET_NAME, errno.EINVAL): "this kernel is older than 7.1 and can't tell a session's name",
+}
+"""What an errno means for a call (kernel/liveupdate/luo_session.c, luo_file.c, luo_core.c, mm/memfd_luo.c)."""
+
+
+class KernelError(Exception):
+    """A call to the kernel failed. `errno` is what it answered, `meaning` what that says for this call."""
+
+    def __init__(self, call: Call, number: int) -> None:
+        self.call = call
+        self.errno = number
+        self.meaning = MEANING.get((call, number)) or os.strerror(number)
+        super().__init__(f"{call}: {errno.errorcode.get(number, number)} ({self.meaning})")
+
+
+class Session(Protocol):
+    """An open session. Its descriptor is what keeps it alive: see `give_up`."""
+
+    def fileno(self) -> int:
+        """Borrow the session's descriptor."""
+        ...
+
+    def duplicate(self) -> OwnedFd:
+        """Duplicate the session's descriptor, to lend it. The session lives until the last copy is closed."""
+        ...
+
+    def preserve_fd(self, fd: int, token: int) -> None:
+        """Preserve the file behind the borrowed `fd` under `token` (0 .. 2^64-1). Outgoing sessions only."""
+        ...
+
+    def retrieve_fd(self, token: int) -> OwnedFd:
+        """Get a preserved file back: the same open file each time, until `finish`. Incoming sessions only.
+
+        A failure is for good: the same token fails the same way for ever.
+        """
+        ...
+
+    def finish(self) -> None:
+        """End an incoming session: what nobody retrieved is gone. Succeeds any number of times."""
+        ...
+
+    def get_name(self) -> str:
+        """The session's name in the kernel."""
+        ...
+
+    def give_up(self) -> None:
+        """Close this copy of the descriptor. Where it is the last, an outgoing session is unpreserved and
+        an incoming one is finished: there is no way back.
+        """
+        ...
+
+
+class Device(Protocol):
+    """The open device. Exclusive: hold it only while it is in use."""
+
+    def create_session(self, name: str) -> Session:
+        """Make an outgoing session. `name` is 1 to 63 bytes and unique among outgoing sessions."""
+        ...
+
+    def retrieve_session(self, name: str) -> Session:
+        """Get an incoming session. It can be had only once in a boot: whoever loses it loses its files."""
+        ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+
+class Kernel(Protocol):
+    """A kernel that may know LUO."""
+
+    def open(self) -> Device:
+        """Open the device. Raises KernelError(OPEN, EBUSY) while another process has it open."""
+        ...
+
+    def adopt(self, fd: OwnedFd) -> Session:
+        """Make a session of its descriptor, which came from elsewhere, and own it."""
+        ...
+
+    def boot_id(self) -> str:
+        """What tells this boot from every other one."""
+        ...
+
+
+def open_patiently(kernel: Kernel, wait: Callable[[], bool]) -> Device:
+    """Open the device, trying again while another process holds it.
+
+    `wait` sleeps a little and says whether to go on; when it says no, KernelError(OPEN, EBUSY) is raised.
+    """
+    while True:
+        try:
+            return kernel.open()
+        except KernelError as error:
+            if error.errno != errno.EBUSY or not wait():
+                raise
