@@ -6,7 +6,7 @@ from typing import Final
 SESSION_NAME: Final = re.compile(r"[A-Za-z0-9_:@-][A-Za-z0-9._:@-]{0,47}")
 """A client's name for a session: 1 to 48 ASCII characters, no leading dot."""
 
-FILE_NAME_MAX: Final = 255
+FILE_NAME_MAX: Final = 64
 """The longest word of an owner's own for a file, in UTF-8 bytes."""
 
 LABEL_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}")

@@ -1,6 +1,5 @@
 """io.luod.Custody: the models of its methods. The text beside this file says what each means."""
 
-from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field
@@ -17,18 +16,9 @@ from luod.interface.model import (
     Token,
     Uid,
 )
+from luod.lifecycle import Direction, Mode
 
 NAME = "io.luod.Custody"
-
-
-class Mode(StrEnum):
-    CUSTODIAL = "custodial"
-    DELEGATED = "delegated"
-
-
-class Direction(StrEnum):
-    OUTGOING = "outgoing"
-    INCOMING = "incoming"
 
 
 WireMode = Annotated[Mode, Field(strict=False)]

@@ -1,6 +1,6 @@
 """What every model of the wire has in common."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -29,7 +29,7 @@ class Parameters(Model):
     """What a method takes. What it doesn't know is refused."""
 
     @classmethod
-    def read(cls, parameters: dict[str, Any]) -> "Parameters":
+    def read(cls, parameters: dict[str, Any]) -> Self:
         """Validate a call's parameters. Raises InvalidParameter, which names the first that is wrong."""
         try:
             return cls.model_validate(parameters)

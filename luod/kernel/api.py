@@ -6,7 +6,6 @@ different things for different calls, so an error is the pair of both.
 
 import errno
 import os
-from collections.abc import Callable
 from enum import StrEnum
 from typing import Final, Protocol, Self
 
@@ -132,16 +131,3 @@ class Kernel(Protocol):
     def boot_id(self) -> str:
         """What tells this boot from every other one."""
         ...
-
-
-def open_patiently(kernel: Kernel, wait: Callable[[], bool]) -> Device:
-    """Open the device, trying again while another process holds it.
-
-    `wait` sleeps a little and says whether to go on; when it says no, KernelError(OPEN, EBUSY) is raised.
-    """
-    while True:
-        try:
-            return kernel.open()
-        except KernelError as error:
-            if error.errno != errno.EBUSY or not wait():
-                raise

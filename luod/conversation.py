@@ -1,0 +1,294 @@
+"""One connection: read calls, have them served one after the other, answer.
+
+The event loop never closes, stats or asks a descriptor of a client: that can block for as long as a stranger
+likes. It is done in threads, a few for each owner, so whoever keeps them busy waits for himself only.
+"""
+
+import logging
+import math
+import resource
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+import trio
+
+from luod import errors
+from luod.fds import FdBundle
+from luod.interface import custody
+from luod.kernel.api import KernelError
+from luod.methods import SERVED, WATCH, Answer, Methods, Request
+from luod.policy import Limits
+from luod.sockets import DescriptorsLost, Peer
+from luod.transport import Connection
+from luod.update import Event, Watcher, Watchers
+from luod.varlink.framing import Framer, Message
+from luod.varlink.messages import Call, ProtocolError, Reply
+from luod.varlink.service import NAME as VARLINK
+from luod.varlink.service import Service
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_EVENTS_AHEAD = 16
+"""How many events a watcher may be behind before its connection is ended."""
+
+
+class Ended(Exception):
+    """The connection is over. What had to be said was said."""
+
+
+class Guests:
+    """The connections of one owner, and what they share: threads, and room for descriptors that came and wait."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.conversations: set[Conversation] = set()
+        self._threads = trio.CapacityLimiter(limits.threads_per_owner)
+        self._most_in_flight = limits.descriptors_in_flight_per_owner
+        self._in_flight = 0
+        self._closing: set[trio.CancelScope] = set()
+
+    @property
+    def gone(self) -> bool:
+        """Whether nothing is left of this owner, no thread that is still at work either."""
+        return not self.conversations and not self._threads.borrowed_tokens
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do in a thread of this owner's what may block. Once begun it is never abandoned."""
+        return await trio.to_thread.run_sync(work, limiter=self._threads)
+
+    def count(self, arrived: int) -> None:
+        """Count descriptors that a client sent; `close` counts them off again. Raises QuotaExceeded."""
+        self._in_flight += arrived
+        if self._in_flight > self._most_in_flight:
+            raise errors.QuotaExceeded("descriptors in flight", self._most_in_flight)
+
+    async def close(self, fds: FdBundle) -> None:
+        """Close descriptors that a client sent, however long it takes."""
+        count = len(fds)
+        await self.release(fds)
+        self._in_flight -= count
+
+    async def release(self, fds: FdBundle) -> None:
+        """Close descriptors of luod's own: the last close of a large file takes its time, too."""
+        if not len(fds):
+            return
+        with trio.CancelScope(shield=True) as scope:
+            self._closing.add(scope)
+            try:
+                await trio.to_thread.run_sync(_close, fds, limiter=self._threads, abandon_on_cancel=True)
+            finally:
+                self._closing.discard(scope)
+
+    def abandon(self) -> None:
+        """Wait no longer for what is being closed: the end of the process closes it."""
+        for scope in self._closing:
+            scope.cancel()
+
+
+def _close(fds: FdBundle) -> None:
+    try:
+        fds.close()
+    except OSError as error:
+        log.debug("a descriptor was closed with %s", error)
+
+
+def _refusal(error: errors.WireError) -> Reply:
+    return Reply(error.parameters(), error=error.wire_name())
+
+
+class Conversation:
+    """One client's connection, from the first byte to the last."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        peer: Peer,
+        guests: Guests,
+        *,
+        methods: Methods,
+        service: Service,
+        watchers: Watchers,
+        limits: Limits,
+    ) -> None:
+        self._connection = connection
+        self._peer = peer
+        self._guests = guests
+        self._methods = methods
+        self._service = service
+        self._watchers = watchers
+        self._limits = limits
+        self._framer = Framer()
+        self._idle = trio.CancelScope()
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Answer what was asked, then end."""
+        self._stopping = True
+        self._idle.cancel()
+
+    async def hold(self) -> None:
+        """Talk until one side ends it."""
+        try:
+            while (message := await self._next_message()) is not None:
+                await self._answer(message)
+        except ProtocolError as error:
+            await self.refuse(errors.InvalidParameter(error.parameter, error.reason))
+        except errors.QuotaExceeded as error:
+            await self.refuse(error)
+        except Ended:
+            pass
+        finally:
+            await self._guests.close(self._framer.take_fds())
+
+    async def refuse(self, error: errors.WireError) -> None:
+        """Say why there is no talking."""
+        with suppress(Ended):
+            await self._send(_refusal(error))
+
+    # Reading
+
+    async def _next_message(self) -> Message | None:
+        """The next message, or None where there is none to be served any more.
+
+        Raises ProtocolError or QuotaExceeded for what ends the connection.
+        """
+        deadline = trio.current_time() + self._limits.half_message_seconds
+        while not self._stopping:
+            message = self._framer.next_message()
+            if message is not None:
+                return message
+            partial = self._framer.partial
+            with trio.CancelScope(deadline=deadline if partial else math.inf) as self._idle:
+                if not await self._receive():
+                    self._framer.end()
+                    return None
+            if self._idle.cancelled_caught and partial and not self._stopping:
+                raise ProtocolError("message", f"is not complete after {self._limits.half_message_seconds:g} seconds")
+            if not partial:
+                deadline = trio.current_time() + self._limits.half_message_seconds
+        return None
+
+    async def _receive(self) -> bool:
+        """Take in what comes next. False at the end of the stream."""
+        try:
+            data, fds = await self._connection.receive()
+        except OSError:
+            raise Ended from None
+        except DescriptorsLost as lost:
+            self._take_in(b"", lost.fds)
+            raise errors.QuotaExceeded("descriptors", resource.getrlimit(resource.RLIMIT_NOFILE)[0]) from None
+        self._take_in(data, fds)
+        return bool(data)
+
+    def _take_in(self, data: bytes, fds: FdBundle) -> None:
+        arrived = len(fds)
+        self._framer.feed(data, fds)
+        self._guests.count(arrived)
+
+    # Answering
+
+    async def _answer(self, message: Message) -> None:
+        """Serve a message and send its replies. Its descriptors are closed here, whatever happens."""
+        call = None
+        try:
+            call = Call.read(message.body)
+            if call.method == WATCH:
+                await self._watch(call)
+            else:
+                await self._send_all(call, await self._serve(call, message.fds))
+        except errors.WireError as error:
+            if call is not None and not call.oneway:
+                await self._send(_refusal(error))
+        finally:
+            await self._guests.close(message.fds)
+
+    async def _serve(self, call: Call, fds: FdBundle) -> list[Answer]:
+        """Have a call done. Raises WireError."""
+        interface, member = self._service.find(call.method)
+        if interface == VARLINK:
+            return [Answer(self._service.answer(member, call.parameters))]
+        served = SERVED[call.method]
+        request = Request(self._peer, served.method.parameters.read(call.parameters), fds, more=call.more)
+        try:
+            return await self._guests.run(lambda: served.call(self._methods, request))
+        except KernelError as error:
+            raise errors.KernelFailed(error.call, error.errno) from None
+        except OSError as error:
+            log.error("%s of uid %d failed: %s", call.method, self._peer.uid, error)
+            raise errors.KernelFailed("system call", error.errno or 0) from None
+        except errors.WireError:
+            raise
+        except Exception:
+            # Whatever this is, it must not end the process, which holds the sessions.
+            log.exception("%s of uid %d failed", call.method, self._peer.uid)
+            raise Ended from None
+
+    async def _send_all(self, call: Call, answers: list[Answer]) -> None:
+        """Send the replies to a call, and close the descriptors that went with them."""
+        try:
+            for position, answer in enumerate(answers, 1):
+                if not call.oneway:
+                    reply = Reply(answer.parameters, continues=position < len(answers))
+                    await self._send(reply, answer.fds)
+        finally:
+            for answer in answers:
+                await self._guests.release(answer.fds)
+
+    async def _send(self, reply: Reply, fds: FdBundle | None = None) -> None:
+        """Send a reply. Raises Ended where nobody reads it."""
+        numbers = [fd.fileno() for fd in fds or ()]
+        try:
+            with trio.fail_after(self._limits.slow_reader_seconds):
+                await self._connection.send(reply.encode(), numbers)
+        except (OSError, trio.TooSlowError):
+            raise Ended from None
+
+    async def _watch(self, call: Call) -> None:
+        """Tell of events until luod stops or the client goes; until then its connection takes no other call."""
+        if not call.more:
+            raise errors.ExpectedMore
+        asked = custody.WatchParameters.read(call.parameters)
+        owner = self._methods.owner(Request(self._peer, asked, FdBundle()))
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._until_client_goes, nursery.cancel_scope)
+                await self._tell_events(owner.uid, asked, nursery.cancel_scope)
+                nursery.cancel_scope.cancel()
+        except* errors.QuotaExceeded as refused:
+            raise refused.exceptions[0] from None
+        except* Ended:
+            pass
+        raise Ended
+
+    async def _tell_events(self, uid: int, asked: custody.WatchParameters, watching: trio.CancelScope) -> None:
+        sender, events = trio.open_memory_channel[Event](_EVENTS_AHEAD)
+
+        def tell(event: Event) -> None:
+            try:
+                sender.send_nowait(event)
+            except trio.WouldBlock:
+                watching.cancel()
+
+        names = None if asked.sessions is None else frozenset(asked.sessions)
+        watcher = Watcher(uid, tell, names, participate=bool(asked.participate))
+        self._watchers.add(watcher)
+        try:
+            await self._tell(Event.WATCHING, watcher.secret)
+            if await self._guests.run(lambda: self._methods.anything_incoming(uid, names)):
+                await self._tell(Event.RESTORED)
+            async for event in events:
+                await self._tell(event)
+                if event is Event.STOPPING:
+                    break
+        finally:
+            self._watchers.remove(watcher)
+
+    async def _tell(self, event: Event, secret: str | None = None) -> None:
+        reply = custody.WatchReply(event=event, watcher=secret)
+        await self._send(Reply(reply.wire(), continues=event is not Event.STOPPING))
+
+    async def _until_client_goes(self, watching: trio.CancelScope) -> None:
+        await self._receive()
+        watching.cancel()

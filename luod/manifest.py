@@ -1,0 +1,394 @@
+"""The manifest: what luod holds, as records of a journal that lead from nothing to now. No I/O here.
+
+A journal is a header and records, each with its length and checksum. Whoever reads it applies every record in
+order up to the first that isn't whole: only the last one can be torn, and what it says was never acknowledged.
+
+    header: magic, version, epoch, checksum        (written last: a journal with a header has its whole snapshot)
+    record: length, checksum, JSON
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from luod.lifecycle import NEXT, Direction, Event, FileState, Mode, State
+from luod.names import camel
+
+VERSION: Final = 1
+MAGIC: Final = b"LUODJRNL"
+HEADER: Final = struct.Struct("=8sIIQII")
+"""magic, version, reserved, epoch, reserved, CRC-32 of all before."""
+
+RECORD: Final = struct.Struct("=II")
+"""Before each record: its length, and the CRC-32 of its JSON."""
+
+
+class ManifestError(Exception):
+    """This can't be read as a manifest. `reason` says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class NewerVersion(ManifestError):
+    """A newer luod wrote it. Nothing may be touched."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(f"its version is {version}, this luod reads up to {VERSION}: a newer luod wrote it")
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(alias_generator=camel, populate_by_name=True, extra="forbid")
+
+
+class File(_Model):
+    """A file in a session. `token` is its owner's."""
+
+    token: int
+    name: str | None = None
+    size: int | None = None
+    state: FileState
+    retrieved: bool = False
+
+
+class Session(_Model):
+    """A session of an owner, and the kernel's session behind it.
+
+    `files` are by kernel token: ours, counted up by `next_kernel_token`, never reused in a session.
+    `renewing` is the kernel name of the session that is about to take its place: whatever is in that one when
+    a live update comes in between is what came over.
+    """
+
+    id: int
+    kernel_name: str
+    uid: int
+    gid: int
+    name: str
+    mode: Mode
+    state: State
+    unit: str | None = None
+    labels: dict[str, str] = {}
+    generation: int = 0
+    created_usec: int
+    next_kernel_token: int = 0
+    renewing: str | None = None
+    lost: str | None = None
+    files: dict[int, File] = {}
+
+    @property
+    def direction(self) -> Direction:
+        return Direction.OUTGOING if self.state is State.OUTGOING else Direction.INCOMING
+
+    def held(self) -> dict[int, File]:
+        """The files that its owner can have, by kernel token."""
+        return {token: file for token, file in self.files.items() if file.state is FileState.HELD}
+
+    def advance(self, event: Event) -> None:
+        """Go where `event` leads. Raises ManifestError where it leads nowhere."""
+        try:
+            self.state = NEXT[self.state, event]
+        except KeyError:
+            raise ManifestError(f"session {self.id} is {self.state} and can't be {event}") from None
+
+
+class Begin(_Model):
+    """The first record: luod's own state."""
+
+    kind: Literal["begin"] = "begin"
+    boot_id: str
+    generation: int
+    serial: int
+
+
+class SessionIs(_Model):
+    """A session, whole: a new one, or one of a snapshot."""
+
+    kind: Literal["session"] = "session"
+    session: Session
+
+
+class _OfSession(_Model):
+    session_id: int
+
+
+class FilesIntended(_OfSession):
+    """The kernel is about to be asked to preserve these. If nothing follows they are tombstones."""
+
+    kind: Literal["intended"] = "intended"
+    files: dict[int, File]
+
+
+class FilesHeld(_OfSession):
+    """The kernel has preserved these and luod holds them: they can be acknowledged."""
+
+    kind: Literal["held"] = "held"
+    kernel_tokens: list[int]
+
+
+class FilesDropped(_OfSession):
+    """Their owner no longer has these. The kernel may hold `kernel_tokens`; it never had `never_preserved`."""
+
+    kind: Literal["dropped"] = "dropped"
+    kernel_tokens: list[int]
+    never_preserved: list[int] = []
+
+
+class FilesRetrieved(_OfSession):
+    """These were handed back."""
+
+    kind: Literal["retrieved"] = "retrieved"
+    kernel_tokens: list[int]
+
+
+class Renewing(_OfSession):
+    """The held files are about to move to the kernel's session `kernel_name`; null: they are not, after all."""
+
+    kind: Literal["renewing"] = "renewing"
+    kernel_name: str | None
+
+
+class Renewed(_OfSession):
+    """They have moved, and have these sizes now. Tombstones stayed behind."""
+
+    kind: Literal["renewed"] = "renewed"
+    sizes: dict[int, int]
+
+
+class SessionMissing(_OfSession):
+    """The kernel has nothing of it any more."""
+
+    kind: Literal["missing"] = "missing"
+    reason: str
+
+
+class SessionGone(_OfSession):
+    """Finished or discarded."""
+
+    kind: Literal["gone"] = "gone"
+
+
+Record = (
+    Begin
+    | SessionIs
+    | FilesIntended
+    | FilesHeld
+    | FilesDropped
+    | FilesRetrieved
+    | Renewing
+    | Renewed
+    | SessionMissing
+    | SessionGone
+)
+_RECORDS: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
+
+DROPPED_BY_KERNEL: Final = "it was neither finished nor preserved again before the next live update, which dropped it"
+
+
+class Manifest:
+    """What luod holds. It changes only by `apply` and, at the start of a boot, by `enter_new_kernel`."""
+
+    def __init__(self, boot_id: str = "") -> None:
+        self.boot_id = boot_id
+        self.generation = 0
+        self.serial = 0
+        self.sessions: dict[int, Session] = {}
+        self._names: dict[tuple[int, str], int] = {}
+
+    def find(self, uid: int, name: str) -> Session | None:
+        """The session that `uid` calls `name`."""
+        number = self._names.get((uid, name))
+        return None if number is None else self.sessions[number]
+
+    def apply(self, record: Record) -> None:
+        """Take a record in. Raises ManifestError where it doesn't fit what came before."""
+        match record:
+            case Begin():
+                self.boot_id, self.generation, self.serial = record.boot_id, record.generation, record.serial
+            case SessionIs():
+                self._add(record.session)
+            case FilesIntended():
+                self._intend(self._session(record), record.files)
+            case FilesHeld():
+                for file in self._files(record, record.kernel_tokens):
+                    file.state = FileState.HELD
+            case FilesDropped():
+                for file in self._files(record, record.kernel_tokens):
+                    file.state = FileState.TOMBSTONE
+                files = self._session(record).files
+                for kernel_token in record.never_preserved:
+                    files.pop(kernel_token, None)
+            case FilesRetrieved():
+                for file in self._files(record, record.kernel_tokens):
+                    file.retrieved = True
+            case Renewing():
+                self._session(record).renewing = record.kernel_name
+            case Renewed():
+                self._renew(self._session(record), record.sizes)
+            case SessionMissing():
+                session = self._session(record)
+                session.advance(Event.MISSING)
+                session.lost = record.reason
+            case SessionGone():
+                session = self._session(record)
+                del self.sessions[session.id]
+                del self._names[session.uid, session.name]
+
+    def _session(self, record: _OfSession) -> Session:
+        try:
+            return self.sessions[record.session_id]
+        except KeyError:
+            raise ManifestError(f"a record is about session {record.session_id}, which is not there") from None
+
+    def _files(self, record: _OfSession, kernel_tokens: list[int]) -> list[File]:
+        files = self._session(record).files
+        try:
+            return [files[token] for token in kernel_tokens]
+        except KeyError as error:
+            raise ManifestError(f"session {record.session_id} has no file {error}") from None
+
+    def _add(self, session: Session) -> None:
+        key = session.uid, session.name
+        if session.id in self.sessions or key in self._names:
+            raise ManifestError(f"session {session.id} ({session.name!r} of uid {session.uid}) is there twice")
+        self.sessions[session.id] = session
+        self._names[key] = session.id
+        self.serial = max(self.serial, session.id + 1)
+
+    def _intend(self, session: Session, files: dict[int, File]) -> None:
+        session.files.update(files)
+        session.next_kernel_token = max(session.next_kernel_token, *(token + 1 for token in files))
+
+    def _renew(self, session: Session, sizes: dict[int, int]) -> None:
+        if session.renewing is None:
+            raise ManifestError(f"session {session.id} is renewed, but by no session")
+        session.advance(Event.RENEWED)
+        session.kernel_name, session.renewing = session.renewing, None
+        session.files = session.held()
+        for kernel_token, size in sizes.items():
+            session.files[kernel_token].size = size
+
+    def enter_new_kernel(self, boot_id: str) -> None:
+        """What was outgoing is incoming now; what was incoming then is gone."""
+        self.boot_id = boot_id
+        self.generation += 1
+        for session in self.sessions.values():
+            if session.renewing is not None:
+                session.kernel_name, session.renewing, session.state = session.renewing, None, State.OUTGOING
+            session.advance(Event.LIVE_UPDATE)
+            if session.state is State.LOST:
+                session.lost = session.lost or DROPPED_BY_KERNEL
+            session.generation += 1
+            for file in session.files.values():
+                file.retrieved = False
+                if file.state is FileState.INTENDED:
+                    file.state = FileState.TOMBSTONE
+
+    def snapshot(self) -> Iterator[Record]:
+        """Records that lead from nothing to this manifest."""
+        yield Begin(boot_id=self.boot_id, generation=self.generation, serial=self.serial)
+        for session in self.sessions.values():
+            yield SessionIs(session=session)
+
+
+def encode(record: Record) -> bytes:
+    """A record as it stands in a journal."""
+    payload = record.model_dump_json(by_alias=True, exclude_none=True).encode()
+    return RECORD.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def header(epoch: int) -> bytes:
+    """The header of the journal that is number `epoch` of its line: the reader takes the highest."""
+    start = HEADER.pack(MAGIC, VERSION, 0, epoch, 0, 0)[:-4]
+    return start + struct.pack("=I", zlib.crc32(start))
+
+
+def read_epoch(journal: bytes) -> int:
+    """The epoch of a journal. Raises NewerVersion, or ManifestError where the header isn't whole."""
+    if len(journal) < HEADER.size:
+        raise ManifestError("it is too short to be a journal")
+    magic, version, _, epoch, _, checksum = HEADER.unpack_from(journal)
+    if magic != MAGIC:
+        raise ManifestError("it doesn't start as a journal does")
+    if checksum != zlib.crc32(journal[: HEADER.size - 4]):
+        raise ManifestError("its header is damaged")
+    if version > VERSION:
+        raise NewerVersion(version)
+    return int(epoch)
+
+
+def replay(journal: bytes) -> tuple[Manifest, int]:
+    """The manifest that a journal leads to, and where its last whole record ends.
+
+    Raises ManifestError where it has no whole header, or where a whole record makes no sense.
+    """
+    read_epoch(journal)
+    manifest = Manifest()
+    end = HEADER.size
+    while end + RECORD.size <= len(journal):
+        length, checksum = RECORD.unpack_from(journal, end)
+        payload = journal[end + RECORD.size : end + RECORD.size + length]
+        if length == 0 or len(payload) < length or zlib.crc32(payload) != checksum:
+            break
+        try:
+            manifest.apply(_RECORDS.validate_json(payload))
+        except ValidationError as error:
+            raise ManifestError(f"the record at byte {end} is not one of this version: {error}") from None
+        end += RECORD.size + length
+    if end == HEADER.size:
+        raise ManifestError("it has no whole record")
+    return manifest, end
+
+
+class Document(_Model):
+    """The manifest for people and programs: /run/luod/manifest.json, and the answer of io.luod.Update.Manifest.
+
+    `checksum` is the CRC-32 of the document without it, as compact JSON.
+    """
+
+    version: int = VERSION
+    boot_id: str
+    generation: int
+    epoch: int
+    sessions: list[Session]
+    checksum: str = ""
+
+    @classmethod
+    def of(cls, manifest: Manifest, epoch: int) -> Self:
+        """The document that shows `manifest` as it is now, on its own."""
+        document = cls(
+            boot_id=manifest.boot_id,
+            generation=manifest.generation,
+            epoch=epoch,
+            sessions=[session.model_copy(deep=True) for session in manifest.sessions.values()],
+        )
+        document.checksum = document.expected_checksum()
+        return document
+
+    def expected_checksum(self) -> str:
+        body = self.model_copy(update={"checksum": ""}).model_dump_json(by_alias=True)
+        return f"{zlib.crc32(body.encode()):08x}"
+
+    @classmethod
+    def read(cls, data: bytes) -> Self:
+        """Read a saved document, or a saved journal. Raises ManifestError where it can't be trusted."""
+        if data.startswith(MAGIC):
+            return cls.of(replay(data)[0], read_epoch(data))
+        try:
+            document = cls.model_validate_json(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise ManifestError(f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}") from None
+        if document.checksum != document.expected_checksum():
+            raise ManifestError("its checksum is wrong: it was changed or cut off")
+        return document
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_this_version(cls, data: object) -> object:
+        if isinstance(data, dict) and isinstance(version := data.get("version"), int) and version > VERSION:
+            raise ValueError(str(NewerVersion(version)))
+        return data

@@ -1,0 +1,101 @@
+"""Connections: accept them, count them, and let them go without losing anything."""
+
+import errno
+import logging
+
+import trio
+
+from luod import errors
+from luod.conversation import Conversation, Guests
+from luod.methods import Methods
+from luod.policy import Limits
+from luod.transport import Connection
+from luod.update import Event, Watchers
+from luod.varlink.service import Service
+
+log = logging.getLogger(__name__)
+
+_ACCEPT_LATER = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_ACCEPT_PAUSE = 0.1
+
+
+class Server:
+    """Serves io.luod.* and org.varlink.service on listening sockets."""
+
+    def __init__(self, methods: Methods, service: Service, watchers: Watchers, limits: Limits) -> None:
+        self._methods = methods
+        self._service = service
+        self._watchers = watchers
+        self._limits = limits
+        self._room = trio.Semaphore(limits.connections)
+        self._guests: dict[int, Guests] = {}
+
+    async def serve(self, listeners: list[trio.socket.SocketType], stop: trio.Event, grace: float) -> None:
+        """Serve until `stop`; then accept no more, and give what is under way `grace` seconds to be answered."""
+        async with trio.open_nursery() as last:
+            async with trio.open_nursery() as connections:
+                async with trio.open_nursery() as accepting:
+                    for listener in listeners:
+                        accepting.start_soon(self._accept, listener, connections)
+                    await stop.wait()
+                    accepting.cancel_scope.cancel()
+                self._watchers.tell_all(Event.STOPPING)
+                for guests in self._guests.values():
+                    for conversation in guests.conversations:
+                        conversation.stop()
+                connections.cancel_scope.deadline = trio.current_time() + grace
+                last.start_soon(self._abandon_after, grace)
+            last.cancel_scope.cancel()
+
+    async def _abandon_after(self, grace: float) -> None:
+        await trio.sleep(grace)
+        for guests in self._guests.values():
+            guests.abandon()
+
+    async def _accept(self, listener: trio.socket.SocketType, connections: trio.Nursery) -> None:
+        """Accept while there is room: whoever comes when there is none waits in the kernel's queue."""
+        while True:
+            await self._room.acquire()
+            try:
+                sock, _ = await listener.accept()
+            except OSError as error:
+                self._room.release()
+                if error.errno in _ACCEPT_LATER:
+                    log.warning("can't accept connections for now: %s", error.strerror)
+                    await trio.sleep(_ACCEPT_PAUSE)
+                elif error.errno != errno.ECONNABORTED:
+                    raise
+            except BaseException:
+                self._room.release()
+                raise
+            else:
+                connections.start_soon(self._talk, Connection(sock))
+
+    async def _talk(self, connection: Connection) -> None:
+        peer = connection.peer()
+        guests = self._guests.setdefault(peer.uid, Guests(self._limits))
+        conversation = Conversation(
+            connection,
+            peer,
+            guests,
+            methods=self._methods,
+            service=self._service,
+            watchers=self._watchers,
+            limits=self._limits,
+        )
+        most = self._limits.connections_per_owner
+        try:
+            if len(guests.conversations) >= most:
+                await conversation.refuse(errors.QuotaExceeded("connections", most))
+            else:
+                guests.conversations.add(conversation)
+                await conversation.hold()
+        except Exception:
+            # Whatever this is, it must not end the process, which holds the sessions.
+            log.exception("the connection of uid %d, pid %d failed", peer.uid, peer.pid)
+        finally:
+            connection.close()
+            guests.conversations.discard(conversation)
+            if guests.gone:
+                self._guests.pop(peer.uid, None)
+            self._room.release()

@@ -1,0 +1,118 @@
+"""What a Unix socket carries beside its bytes, and blocking sockets: all that needs no event loop."""
+
+import array
+import errno
+import os
+import socket
+import stat
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from luod.fds import FdBundle, OwnedFd
+
+if TYPE_CHECKING:
+    import trio
+
+FDS_MAX: Final = 253
+"""SCM_MAX_FD: the most descriptors that one message can carry (include/net/scm.h)."""
+
+CONTROL_BYTES: Final = socket.CMSG_SPACE(FDS_MAX * array.array("i").itemsize)
+CHUNK: Final = 65536
+BACKLOG: Final = 1024
+_UCRED: Final = struct.Struct("=iII")
+
+
+class DescriptorsLost(Exception):
+    """The kernel had no room for all descriptors of a message (MSG_CTRUNC), most likely for RLIMIT_NOFILE.
+
+    `fds` are those that arrived all the same: the catcher closes them.
+    """
+
+    def __init__(self, fds: FdBundle) -> None:
+        super().__init__("not all descriptors of a message arrived")
+        self.fds = fds
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Who is at the other end, as the kernel knows it (SO_PEERCRED)."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def peer_of(sock: "socket.socket | trio.socket.SocketType") -> Peer:
+    """Who connected this socket."""
+    return Peer(*_UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
+
+
+def ancillary(fds: Sequence[int]) -> "list[tuple[int, int, array.array[int]]]":
+    """The control message that carries `fds`; none for none."""
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+
+
+def received(control: list[tuple[int, int, bytes]], flags: int) -> FdBundle:
+    """The descriptors of a recvmsg. Raises DescriptorsLost where some were dropped."""
+    fds = FdBundle()
+    for level, kind, data in control:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            numbers = array.array("i")
+            numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
+            for number in numbers:
+                fds.add(OwnedFd(number))
+    if flags & socket.MSG_CTRUNC:
+        raise DescriptorsLost(fds)
+    return fds
+
+
+def receive_blocking(sock: socket.socket) -> tuple[bytes, FdBundle]:
+    """Wait for bytes, and the descriptors that came with them; no bytes at the end of the stream."""
+    data, control, flags, _ = sock.recvmsg(CHUNK, CONTROL_BYTES, socket.MSG_CMSG_CLOEXEC)
+    return data, received(control, flags)
+
+
+def send_blocking(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:
+    """Send all of `data`, and the borrowed `fds` with its first byte."""
+    sent = sock.sendmsg([data], ancillary(fds), socket.MSG_NOSIGNAL)
+    if sent < len(data):  # a partial sendmsg has sent its descriptors already
+        sock.sendall(data[sent:])
+
+
+@contextmanager
+def listen(path: Path) -> Iterator[socket.socket]:
+    """Listen at `path` for the `with` block, for everybody. A socket that nobody listens on is replaced.
+
+    Raises OSError: EADDRINUSE where somebody listens there, EEXIST where something else is there.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _clear(path)
+        sock.bind(os.fspath(path))
+        try:
+            path.chmod(0o666)
+            sock.listen(BACKLOG)
+            yield sock
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _clear(path: Path) -> None:
+    """Remove a socket that nobody listens on any more."""
+    try:
+        is_socket = stat.S_ISSOCK(path.lstat().st_mode)
+    except FileNotFoundError:
+        return
+    if not is_socket:
+        raise OSError(errno.EEXIST, "something else than a socket is there")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            path.unlink()
+        else:
+            raise OSError(errno.EADDRINUSE, "another luod listens there")
