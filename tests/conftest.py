@@ -1,0 +1,48 @@
+"""What holds for every test: it leaves no descriptor, no process and no unexpected word in the log behind."""
+
+import logging
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from luod.sim.process import simulator
+
+
+def open_descriptors():
+    """What is open in this process, by number."""
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found[int(number)] = os.readlink(f"/proc/self/fd/{number}")
+        except FileNotFoundError:  # the one that listed them
+            continue
+    return found
+
+
+def children():
+    """The processes that this one started and that are still there."""
+    return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_over(caplog, request):
+    """Fail a test that leaks. One that expects luod to warn says so: @pytest.mark.warns("text", ...)."""
+    before = open_descriptors(), children()
+    yield
+    assert (open_descriptors(), children()) == before
+    marker = request.node.get_closest_marker("warns")
+    expected = marker.args if marker else ()
+    records = [record for phase in ("setup", "call", "teardown") for record in caplog.get_records(phase)]
+    said = [record.getMessage() for record in records if record.levelno >= logging.WARNING]
+    allowed = (*expected, "letting go of")  # what luod says when it is stopped with sessions
+    assert [text for text in said if not any(known in text for known in allowed)] == []
+    assert [known for known in expected if not any(known in text for text in said)] == []
+
+
+@pytest.fixture
+def sim(tmp_path):
+    """A simulated kernel of this test's own: its `Control`."""
+    with simulator(tmp_path / "sim") as control:
+        yield control

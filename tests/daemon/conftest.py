@@ -1,0 +1,115 @@
+"""A host for luod: a simulated kernel, and a luod in this process, so that a test sees every descriptor it has."""
+
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from luod import daemon
+from luod.client import connect_trio
+from luod.config import Config
+from luod.policy import Limits
+from luod.transport import Connection
+from luod.varlink.framing import Framer
+from luod.varlink.messages import Call, Reply
+
+
+class Wire:
+    """A client that says exactly what a test wants said, and shows exactly what comes back."""
+
+    def __init__(self, connection):
+        self._connection = connection
+        self._framer = Framer()
+
+    async def send(self, data, fds=()):
+        await self._connection.send(data, fds)
+
+    async def call(self, method, parameters, fds=(), **flags):
+        """Call and return the reply; its descriptors are closed, and counted in `self.arrived`."""
+        await self.send(Call(method, parameters, **flags).encode(), fds)
+        return await self.reply()
+
+    async def reply(self):
+        """The next reply, or None at the end of the connection."""
+        while (message := self._framer.next_message()) is None:
+            try:
+                data, fds = await self._connection.receive()
+            except ConnectionResetError:
+                return None
+            if not data:
+                return None
+            self._framer.feed(data, fds)
+        self.arrived = len(message.fds)
+        message.fds.close()
+        return Reply.read(message.body)
+
+    async def is_ended(self):
+        """Whether luod has ended this connection, with nothing more to say."""
+        return await self.reply() is None
+
+    def close(self):
+        self._framer.take_fds().close()
+        self._connection.close()
+
+
+class Host:
+    """luod on a simulated kernel, booted and rebooted at will."""
+
+    def __init__(self, control, directory, nursery):
+        self.control = control
+        self.directory = directory
+        self.socket = str(directory / "io.luod")
+        self.limits = {}
+        self._nursery = nursery
+        self._stop = None
+
+    async def boot(self):
+        config = Config(
+            device=self.control.path,
+            socket=self.socket,
+            runtime_directory=self.directory,
+            limits=Limits(**self.limits),
+        )
+        self._stop = trio.Event()
+        self._ended = trio.Event()
+        await self._nursery.start(self._run, config, self._stop, self._ended)
+
+    async def _run(self, config, stop, ended, *, task_status):
+        try:
+            await daemon.run(config, stop, task_status=task_status)
+        finally:
+            ended.set()
+
+    async def shut_down(self):
+        self._stop.set()
+        await self._ended.wait()
+
+    async def reboot(self, **limits):
+        """luod starts anew, in the same kernel."""
+        await self.shut_down()
+        self.limits |= limits
+        await self.boot()
+
+    async def kexec(self, **how):
+        """A live update that nobody announced."""
+        await trio.to_thread.run_sync(lambda: self.control.kexec(**how))
+        await self.reboot()
+
+    def client(self):
+        return connect_trio(self.socket)
+
+    @asynccontextmanager
+    async def wire(self):
+        wire = Wire(await Connection.to(self.socket))
+        try:
+            yield wire
+        finally:
+            wire.close()
+
+
+@pytest.fixture
+async def host(sim, tmp_path, nursery):
+    host = Host(sim, tmp_path, nursery)
+    await host.boot()
+    yield host
+    await host.shut_down()

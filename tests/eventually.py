@@ -1,0 +1,10 @@
+"""Waiting for what happens by itself, soon."""
+
+import trio
+
+
+async def eventually(is_so, seconds=5):
+    """Wait until `is_so()` is, and fail if it isn't in time."""
+    with trio.fail_after(seconds):
+        while not is_so():  # noqa: ASYNC110 - what is waited for tells nobody
+            await trio.sleep(0.001)
