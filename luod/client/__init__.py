@@ -1,0 +1,43 @@
+"""luod for its clients: `connect` for blocking code, `connect_trio` for trio.
+
+The path of luod's socket is the argument, else $LUOD_SOCKET, else /run/luod/io.luod.
+"""
+
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
+
+from luod.client.blocking import Client, connect
+from luod.client.exchange import Answer
+from luod.client.failures import BadReply, ClientError, Disconnected, NotRunning, RemoteError
+from luod.client.requests import Event, HasFileno, ToPreserve
+from luod.interface.custody import File, Session
+from luod.lifecycle import Direction, Mode
+
+if TYPE_CHECKING:
+    from luod.client.on_trio import TrioClient
+
+__all__ = [
+    "Answer",
+    "BadReply",
+    "Client",
+    "ClientError",
+    "Direction",
+    "Disconnected",
+    "Event",
+    "File",
+    "HasFileno",
+    "Mode",
+    "NotRunning",
+    "RemoteError",
+    "Session",
+    "ToPreserve",
+    "connect",
+    "connect_trio",
+]
+
+
+def connect_trio(path: str | None = None) -> "AbstractAsyncContextManager[TrioClient]":
+    """A connection in trio: `async with connect_trio() as luod`. Raises as `connect`."""
+    from luod.client.on_trio import connect  # trio is slow to import, and blocking clients don't need it
+
+    return connect(path)

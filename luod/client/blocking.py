@@ -1,0 +1,135 @@
+"""A client that blocks. Its methods are the requests of `requests`, done at once."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from luod.client import requests
+from luod.client.exchange import Answer, Conversation, Exchange, Received, Send, Stream, as_method
+from luod.client.failures import no_connection, socket_path
+from luod.client.requests import Event, HasFileno
+from luod.sockets import DescriptorsLost, receive_blocking, send_blocking
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _method(request: Callable[P, Exchange[T]]) -> "Callable[Concatenate[Client, P], T]":
+    def run(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._run(request(*args, **kwargs))
+
+    return as_method(run, request)
+
+
+class Client:
+    """A connection to luod. Threads may share it: their calls are done one after the other."""
+
+    def __init__(self, path: str, sock: socket.socket) -> None:
+        self.path = path
+        self._sock = sock
+        self._conversation = Conversation()
+        self._lock = threading.Lock()
+
+    create = _method(requests.create)
+    create_delegated = _method(requests.create_delegated)
+    preserve = _method(requests.preserve)
+    preserve_all = _method(requests.preserve_all)
+    unpreserve = _method(requests.unpreserve)
+    retrieve = _method(requests.retrieve)
+    finish = _method(requests.finish)
+    discard = _method(requests.discard)
+    claim = _method(requests.claim)
+    find = _method(requests.find)
+    list = _method(requests.list_sessions)
+    ready = _method(requests.ready)
+    veto = _method(requests.veto)
+    status = _method(requests.status)
+    manifest = _method(requests.manifest)
+    call = _method(requests.call)
+
+    @contextmanager
+    def watch(
+        self, sessions: Sequence[str] | None = None, *, participate: bool = False, owner: int | None = None
+    ) -> Iterator[Iterator[Event]]:
+        """Live update events of the owner's sessions, or of these: `with luod.watch() as events: for event in events`.
+
+        It has a connection of its own, so that this one stays free to answer `ready` or `veto`. A watcher that
+        participates and leaves the block is not ready.
+        """
+        with connect(self.path) as own:
+            yield own._each(requests.watch(sessions, participate=participate, owner=owner))
+
+    @contextmanager
+    def stream(
+        self, method: str, parameters: Mapping[str, Any] | None = None, fds: Sequence[int | HasFileno] = ()
+    ) -> Iterator[Iterator[Answer]]:
+        """The answers to any Varlink method called with `more`, on a connection of its own. Their descriptors are the
+        caller's to close.
+        """
+        with connect(self.path) as own:
+            yield own._each(requests.stream(method, parameters, fds))
+
+    def close(self) -> None:
+        """Close the connection, a call that waits in another thread included. No session is lost by it."""
+        self._conversation.over = self._conversation.over or "it was closed here"
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        with self._lock:
+            self._conversation.end(self._conversation.over)
+            self._sock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _each(self, stream: Stream[T]) -> Iterator[T]:
+        while not stream.over:
+            yield self._run(stream.next())
+
+    def _run(self, exchange: Exchange[T]) -> T:
+        with self._lock:
+            steps = self._conversation.run(exchange)
+            try:
+                step = next(steps)
+                while True:
+                    try:
+                        received = self._do(step)
+                    except (OSError, DescriptorsLost) as error:
+                        step = steps.throw(error)
+                    else:
+                        step = steps.send(received)
+            except StopIteration as end:
+                value: T = end.value
+                return value
+            finally:
+                steps.close()
+                if self._conversation.over is not None:
+                    self._sock.close()
+
+    def _do(self, step: Send | None) -> Received | None:
+        if step is None:
+            return receive_blocking(self._sock)
+        send_blocking(self._sock, step.data, step.fds)
+        return None
+
+
+def connect(path: str | None = None) -> Client:
+    """Connect to luod: `with connect() as luod`. `path` is that of its socket.
+
+    Raises NotRunning where no luod listens there, and OSError where the caller may not connect.
+    """
+    path = socket_path(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(path)
+    except OSError as error:
+        sock.close()
+        raise no_connection(path, error) from None
+    return Client(path, sock)

@@ -1,0 +1,153 @@
+"""A client in trio. Its methods are the requests of `requests`, awaited."""
+
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+import trio
+
+from luod.client import requests
+from luod.client.exchange import Answer, Conversation, Exchange, Received, Send, Stream, as_method
+from luod.client.failures import no_connection, socket_path
+from luod.client.requests import Event, HasFileno
+from luod.sockets import DescriptorsLost
+from luod.transport import Connection
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_QUEUE_FULL_PAUSE: Final = 0.05
+
+
+def _method(request: Callable[P, Exchange[T]]) -> "Callable[Concatenate[TrioClient, P], Coroutine[Any, Any, T]]":
+    async def run(self: "TrioClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._run(request(*args, **kwargs))
+
+    return as_method(run, request)
+
+
+class TrioClient:
+    """A connection to luod. Tasks may share it: their calls are done one after the other.
+
+    A call that is cancelled while it waits for luod takes the connection with it; one that waits for its turn doesn't.
+    """
+
+    def __init__(self, path: str, connection: Connection) -> None:
+        self.path = path
+        self._connection = connection
+        self._conversation = Conversation()
+        self._lock = trio.Lock()
+
+    create = _method(requests.create)
+    create_delegated = _method(requests.create_delegated)
+    preserve = _method(requests.preserve)
+    preserve_all = _method(requests.preserve_all)
+    unpreserve = _method(requests.unpreserve)
+    retrieve = _method(requests.retrieve)
+    finish = _method(requests.finish)
+    discard = _method(requests.discard)
+    claim = _method(requests.claim)
+    find = _method(requests.find)
+    list = _method(requests.list_sessions)
+    ready = _method(requests.ready)
+    veto = _method(requests.veto)
+    status = _method(requests.status)
+    manifest = _method(requests.manifest)
+    call = _method(requests.call)
+
+    @asynccontextmanager
+    async def watch(
+        self, sessions: Sequence[str] | None = None, *, participate: bool = False, owner: int | None = None
+    ) -> AsyncIterator[AsyncIterator[Event]]:
+        """Live update events of the owner's sessions, or of these:
+        `async with luod.watch() as events: async for event in events`.
+
+        It has a connection of its own, so that this one stays free to answer `ready` or `veto`. A watcher that
+        participates and leaves the block is not ready.
+        """
+        stream = requests.watch(sessions, participate=participate, owner=owner)
+        async with connect(self.path) as own, aclosing(own._each(stream)) as events:
+            yield events
+
+    @asynccontextmanager
+    async def stream(
+        self, method: str, parameters: Mapping[str, Any] | None = None, fds: Sequence[int | HasFileno] = ()
+    ) -> AsyncIterator[AsyncIterator[Answer]]:
+        """The answers to any Varlink method called with `more`, on a connection of its own. Their descriptors are the
+        caller's to close.
+        """
+        stream = requests.stream(method, parameters, fds)
+        async with connect(self.path) as own, aclosing(own._each(stream)) as answers:
+            yield answers
+
+    def close(self) -> None:
+        """Close the connection, a call that waits in another task included. No session is lost by it."""
+        self._conversation.end("it was closed here")
+        self._connection.close()
+
+    async def _each(self, stream: Stream[T]) -> AsyncGenerator[T, None]:
+        while not stream.over:
+            yield await self._run(stream.next())
+
+    async def _run(self, exchange: Exchange[T]) -> T:
+        async with self._lock:
+            steps = self._conversation.run(exchange)
+            try:
+                step = next(steps)
+                while True:
+                    try:
+                        received = await self._do(step)
+                    except (OSError, DescriptorsLost) as error:
+                        step = steps.throw(error)
+                    except trio.ClosedResourceError as error:
+                        step = steps.throw(OSError(*error.args))
+                    else:
+                        step = steps.send(received)
+            except StopIteration as end:
+                value: T = end.value
+                return value
+            finally:
+                steps.close()
+                if self._conversation.over is not None:
+                    self._connection.close()
+
+    async def _do(self, step: Send | None) -> Received | None:
+        if step is None:
+            return await self._connection.receive()
+        await self._connection.send(step.data, step.fds)
+        return None
+
+
+@asynccontextmanager
+async def connect(path: str | None = None) -> AsyncIterator[TrioClient]:
+    """Connect to luod. `path` is that of its socket.
+
+    Raises NotRunning where no luod listens there, and OSError where the caller may not connect.
+    """
+    path = socket_path(path)
+    try:
+        connection = await _connected(path)
+    except OSError as error:
+        raise no_connection(path, error) from None
+    luod = TrioClient(path, connection)
+    try:
+        yield luod
+    finally:
+        luod.close()
+
+
+async def _connected(path: str) -> Connection:
+    """Connect, and wait while luod's queue is full: trio's connect() takes the EAGAIN of that for a connection."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        while True:
+            try:
+                sock.connect(path)
+            except BlockingIOError:
+                await trio.sleep(_QUEUE_FULL_PAUSE)  # nothing tells when there is room
+            else:
+                return Connection(trio.socket.from_stdlib_socket(sock))
+    except BaseException:
+        sock.close()
+        raise

@@ -1,0 +1,299 @@
+"""What a client can ask of luod: each request is an exchange, done by the shells in `blocking` and `on_trio`.
+
+Sessions belong to their owner: `owner` (a uid) is for those who may act for others. Whatever luod refuses is raised
+as a class of `luod.errors`; what else can go wrong stands in `luod.client.failures`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from pydantic import ValidationError
+
+from luod.client.exchange import Answer, Ask, Exchange, Stream
+from luod.client.failures import BadReply
+from luod.errors import InvalidParameter, SessionLost, SessionNotFound
+from luod.fds import FdBundle, OwnedFd
+from luod.interface import Method, custody, update
+from luod.interface import model as wire
+from luod.interface.custody import File, Session, WatchReply
+from luod.kernel import api
+from luod.lifecycle import Mode
+from luod.sockets import FDS_MAX
+from luod.varlink.messages import Call
+
+R = TypeVar("R", bound=wire.Reply)
+
+Event = WatchReply
+
+
+class HasFileno(Protocol):
+    def fileno(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class ToPreserve:
+    """A descriptor to preserve. luod chooses a token where it is None; `name` is the owner's own word for it."""
+
+    fd: int | HasFileno
+    token: int | None = None
+    name: str | None = None
+
+
+def create(name: str, labels: dict[str, str] | None = None, owner: int | None = None) -> Exchange[Session]:
+    """Make a session whose files luod preserves and retrieves. Raises SessionExists."""
+    reply, _ = yield from _one(_custody("Create", name=name, labels=labels, owner=owner), custody.CreateReply)
+    return reply.session
+
+
+def create_delegated(
+    name: str, labels: dict[str, str] | None = None, owner: int | None = None
+) -> Exchange[tuple[Session, api.Session]]:
+    """Make a session in which the caller preserves and retrieves. Its kernel session is the caller's to give up.
+
+    luod holds a copy of it: giving up this one loses nothing. Raises SessionExists.
+    """
+    ask = _custody("Create", name=name, mode=Mode.DELEGATED, labels=labels, owner=owner)
+    reply, answer = yield from _one(ask, custody.CreateReply)
+    if reply.file_descriptor_index is None:
+        raise BadReply(ask.call.method, "a delegated session came without its descriptor")
+    return reply.session, _kernel_session(_take(ask, answer, reply.file_descriptor_index))
+
+
+def preserve(
+    session: str, fd: int | HasFileno, token: int | None = None, name: str | None = None, owner: int | None = None
+) -> Exchange[File]:
+    """Preserve the file behind the borrowed `fd`. Returns what luod recorded: its token, and its size in bytes.
+
+    Raises SessionNotFound, TokenInUse, NotPreservable, AlreadyPreserved, WrongDirection, QuotaExceeded.
+    """
+    files = yield from preserve_all(session, [ToPreserve(fd, token, name)], owner)
+    return files[0]
+
+
+def preserve_all(session: str, files: Sequence[ToPreserve], owner: int | None = None) -> Exchange[list[File]]:
+    """Preserve all of these files, 1 to 253, or none. Returns what luod recorded, in order. Raises as `preserve`."""
+    if len(files) > FDS_MAX:
+        raise InvalidParameter("files", f"one call takes at most {FDS_MAX} descriptors")
+    named = [{"fileDescriptorIndex": i, "token": f.token, "name": f.name} for i, f in enumerate(files)]
+    ask = _custody("Preserve", [f.fd for f in files], session=session, files=named, owner=owner)
+    reply, _ = yield from _one(ask, custody.PreserveReply)
+    if len(reply.files) != len(files):
+        raise BadReply(ask.call.method, f"{len(reply.files)} files for {len(files)} descriptors")
+    return reply.files
+
+
+def unpreserve(session: str, tokens: Sequence[int], owner: int | None = None) -> Exchange[bool]:
+    """Take files out of an outgoing session. Returns whether their memory is free; else it is when the session ends.
+
+    Raises SessionNotFound, TokenNotFound, WrongDirection.
+    """
+    ask = _custody("Unpreserve", session=session, tokens=list(tokens), owner=owner)
+    reply, _ = yield from _one(ask, custody.UnpreserveReply)
+    return reply.released
+
+
+def retrieve(
+    session: str, tokens: Sequence[int] | None = None, owner: int | None = None
+) -> Exchange[dict[int, OwnedFd]]:
+    """Get files back, all of them where `tokens` is None: by token, and the caller's to close. All come, or none.
+
+    Any number of times, before a live update and after it, until `finish`. Raises SessionNotFound, SessionLost,
+    TokenNotFound, RetrieveFailed and RestoreUnavailable.
+    """
+    wanted = None if tokens is None else list(dict.fromkeys(tokens))
+    files: dict[int, OwnedFd] = {}
+    with FdBundle() as got:
+        while True:
+            ask = _custody("Retrieve", session=session, tokens=wanted, owner=owner)
+            reply, answer = yield from _one(ask, custody.RetrieveReply)
+            for file in reply.files:
+                if file.token in files:
+                    raise BadReply(ask.call.method, f"token {file.token} came twice")
+                files[file.token] = _take(ask, answer, file.file_descriptor_index)
+                got.add(files[file.token])
+            if not reply.next:
+                got.take_all()
+                return files
+            if not reply.files:
+                raise BadReply(ask.call.method, "a page without a file, and more to follow")
+            wanted = reply.next
+
+
+def finish(session: str, *, rearm: bool = False, owner: int | None = None) -> Exchange[None]:
+    """End an incoming session: its owner has all that it needs, what nobody retrieved is gone.
+
+    `rearm` preserves the same files again for the next live update.
+    Raises SessionNotFound, WrongDirection, FinishRefused.
+    """
+    yield from _one(_custody("Finish", session=session, rearm=rearm or None, owner=owner), wire.Reply)
+
+
+def discard(session: str, owner: int | None = None) -> Exchange[None]:
+    """Give an outgoing session up, everything in it is unpreserved; or forget a lost one.
+
+    Raises SessionNotFound, WrongDirection.
+    """
+    yield from _one(_custody("Discard", session=session, owner=owner), wire.Reply)
+
+
+def claim(session: str, owner: int | None = None) -> Exchange[api.Session]:
+    """Get the kernel session of a delegated session, the caller's to give up: luod holds a copy of it.
+
+    Raises SessionNotFound, SessionLost, WrongMode and RestoreUnavailable.
+    """
+    ask = _custody("Claim", session=session, owner=owner)
+    reply, answer = yield from _one(ask, custody.ClaimReply)
+    return _kernel_session(_take(ask, answer, reply.file_descriptor_index))
+
+
+def find(session: str, owner: int | None = None) -> Exchange[Session | None]:
+    """The session, or None: the owner has none of this name, and only then may it start afresh.
+
+    Raises SessionLost where it was there and can't be given back, RestoreUnavailable where this boot can't tell.
+    """
+    try:
+        reply, _ = yield from _one(_custody("List", session=session, owner=owner), custody.ListReply)
+    except SessionNotFound:
+        return None
+    if reply.session is not None and reply.session.lost is not None:
+        raise SessionLost(session, reply.session.lost)
+    return reply.session
+
+
+def list_sessions(*, all_owners: bool = False, owner: int | None = None) -> Exchange[list[Session]]:
+    """The owner's sessions, or everybody's. Lost ones are among them: `lost` says why."""
+    ask = _custody("List", all=all_owners or None, owner=owner, more=True)
+    sessions = []
+    answer = yield ask
+    while True:
+        reply = _read(ask, answer, custody.ListReply)
+        if reply.session is not None:
+            sessions.append(reply.session)
+        if not answer.continues:
+            return sessions
+        answer = yield None
+
+
+def ready(event: Event) -> Exchange[None]:
+    """Tell luod that this watcher is ready for the live update that `event` announced. Raises NoUpdate."""
+    number, watcher = _taking_part(event)
+    yield from _one(_custody("Ready", update=number, watcher=watcher), wire.Reply)
+
+
+def veto(event: Event, reason: str) -> Exchange[None]:
+    """Refuse the live update that `event` announced. Raises NoUpdate."""
+    number, watcher = _taking_part(event)
+    yield from _one(_custody("Veto", update=number, watcher=watcher, reason=reason), wire.Reply)
+
+
+def status() -> Exchange[update.StatusReply]:
+    """How luod and its kernel are doing, for operators. `phase` is `unavailable` where this boot can't restore."""
+    reply, _ = yield from _one(_update("Status"), update.StatusReply)
+    return reply
+
+
+def manifest() -> Exchange[dict[str, Any]]:
+    """All that luod holds, as the JSON object that luod.manifest describes."""
+    reply, _ = yield from _one(_update("Manifest"), update.ManifestReply)
+    return reply.manifest
+
+
+def call(
+    method: str, parameters: Mapping[str, Any] | None = None, fds: Sequence[int | HasFileno] = ()
+) -> Exchange[Answer]:
+    """Call any Varlink method, with borrowed descriptors. The answer's own are the caller's to close."""
+    answer = yield _raw(method, parameters, fds)
+    return _handed_over(answer)
+
+
+def stream(method: str, parameters: Mapping[str, Any] | None, fds: Sequence[int | HasFileno]) -> Stream[Answer]:
+    """Call any Varlink method with `more`."""
+    return Stream(_raw(method, parameters, fds, more=True), _handed_over)
+
+
+def watch(sessions: Sequence[str] | None, *, participate: bool, owner: int | None) -> Stream[Event]:
+    """The events of Watch, each with the watcher that the first one named."""
+    names = None if sessions is None else list(sessions)
+    ask = _custody("Watch", sessions=names, participate=participate or None, owner=owner, more=True)
+    watcher: str | None = None
+
+    def read(answer: Answer) -> Event:
+        nonlocal watcher
+        event = _read(ask, answer, WatchReply)
+        watcher = event.watcher or watcher
+        return event.model_copy(update={"watcher": watcher})
+
+    return Stream(ask, read)
+
+
+def _custody(member: str, fds: Sequence[int | HasFileno] = (), /, *, more: bool = False, **parameters: Any) -> Ask:
+    return _ask(custody.NAME, custody.METHODS, member, fds, more=more, **parameters)
+
+
+def _update(member: str) -> Ask:
+    return _ask(update.NAME, update.METHODS, member)
+
+
+def _ask(
+    interface: str,
+    methods: Mapping[str, Method],
+    member: str,
+    fds: Sequence[int | HasFileno] = (),
+    /,
+    *,
+    more: bool = False,
+    **parameters: Any,
+) -> Ask:
+    """A call of ours. Raises InvalidParameter as luod would, before anything is sent."""
+    given = methods[member].parameters.read({name: value for name, value in parameters.items() if value is not None})
+    return _raw(f"{interface}.{member}", given.wire(), fds, more=more)
+
+
+def _raw(
+    method: str, parameters: Mapping[str, Any] | None, fds: Sequence[int | HasFileno], *, more: bool = False
+) -> Ask:
+    numbers = tuple(fd if isinstance(fd, int) else fd.fileno() for fd in fds)
+    return Ask(Call(method, dict(parameters or {}), more=more), numbers)
+
+
+def _one(ask: Ask, model: type[R]) -> Exchange[tuple[R, Answer]]:
+    answer = yield ask
+    return _read(ask, answer, model), answer
+
+
+def _read(ask: Ask, answer: Answer, model: type[R]) -> R:
+    try:
+        return model.model_validate(answer.parameters)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadReply(ask.call.method, f"{where}: {first['msg']}") from None
+
+
+def _take(ask: Ask, answer: Answer, index: int) -> OwnedFd:
+    """Take one of the answer's descriptors from it."""
+    try:
+        return OwnedFd(answer.fds[index].hand_on())
+    except (IndexError, ValueError):
+        raise BadReply(ask.call.method, f"descriptor {index} is not there") from None
+
+
+def _handed_over(answer: Answer) -> Answer:
+    return Answer(answer.parameters, FdBundle(answer.fds.take_all()), answer.continues)
+
+
+def _kernel_session(fd: OwnedFd) -> api.Session:
+    from luod.kernel.find import session_of  # needed by few clients
+
+    try:
+        return session_of(fd)
+    except BaseException:
+        fd.close()
+        raise
+
+
+def _taking_part(event: Event) -> tuple[int, str]:
+    if event.update is None or event.watcher is None:
+        raise ValueError(f"event {event.event!r} doesn't announce a live update")
+    return event.update, event.watcher

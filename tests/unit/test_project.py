@@ -1,0 +1,19 @@
+"""What the files beside the code say is what the code does."""
+
+import re
+import tomllib
+from pathlib import Path
+
+from luod.config import Config
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_commented_configuration_shows_every_default():
+    text = (ROOT / "config" / "luod.toml").read_text()
+    shown = tomllib.loads(re.sub(r"^#(?=\w+ = )", "", text, flags=re.MULTILINE))
+    assert shown == Config().model_dump(mode="json")
+
+
+def test_the_configuration_as_it_stands_changes_nothing():
+    assert Config.load(ROOT / "config" / "luod.toml") == Config()
