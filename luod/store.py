@@ -247,6 +247,7 @@ class ReadableCopy:
     def write(self, document: Document) -> None:
         """Replace the copy, whole or not at all. Raises OSError."""
         text = json.dumps(json.loads(document.model_dump_json(by_alias=True)), indent=2)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         new = self._path.with_suffix(".new")
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
         with open(fd, "w", encoding="utf-8") as file:

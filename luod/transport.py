@@ -2,34 +2,14 @@
 
 import socket
 from collections.abc import Sequence
+from typing import Final
 
 import trio
 
 from luod.fds import FdBundle
-from luod.sockets import (
-    CHUNK,
-    CONTROL_BYTES,
-    FDS_MAX,
-    DescriptorsLost,
-    Peer,
-    ancillary,
-    peer_of,
-    receive_blocking,
-    received,
-    send_blocking,
-)
+from luod.sockets import CHUNK, CONTROL_BYTES, Peer, ancillary, peer_of, received
 
-__all__ = [
-    "FDS_MAX",
-    "Connection",
-    "DescriptorsLost",
-    "Peer",
-    "ancillary",
-    "peer_of",
-    "receive_blocking",
-    "received",
-    "send_blocking",
-]
+_QUEUE_FULL_PAUSE: Final = 0.01
 
 
 class Connection:
@@ -40,14 +20,20 @@ class Connection:
 
     @classmethod
     async def to(cls, path: str) -> "Connection":
-        """Connect to the socket at `path`."""
-        sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        """Connect to the socket at `path`, and wait while its queue is full."""
+        # Not by trio's connect(): it takes the EAGAIN of a full queue for a connection.
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            await sock.connect(path)
+            while True:
+                try:
+                    sock.connect(path)
+                except BlockingIOError:
+                    await trio.sleep(_QUEUE_FULL_PAUSE)  # nothing tells when there is room
+                else:
+                    return cls(trio.socket.from_stdlib_socket(sock))
         except BaseException:
             sock.close()
             raise
-        return cls(sock)
 
     def peer(self) -> Peer:
         return peer_of(self._sock)

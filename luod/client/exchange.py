@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from errno import EBADF, EPIPE, ETOOMANYREFS
 from functools import update_wrapper
 from inspect import Parameter, signature
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from luod.client.failures import Disconnected, RemoteError, refusal
 from luod.errors import WireError
@@ -19,6 +19,9 @@ from luod.fds import FdBundle
 from luod.sockets import DescriptorsLost
 from luod.varlink.framing import Framer
 from luod.varlink.messages import Call, ProtocolError, Reply
+
+REPLY_BYTES: Final = 64 << 20
+"""The longest reply that is read: a manifest grows with what luod holds."""
 
 T = TypeVar("T")
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -62,7 +65,7 @@ class Conversation:
 
     def __init__(self) -> None:
         self.over: str | None = None
-        self._framer = Framer()
+        self._framer = Framer(REPLY_BYTES, max_containers=REPLY_BYTES)
         self._awaiting = False
 
     def run(self, exchange: Exchange[T]) -> Steps[T]:

@@ -1,9 +1,8 @@
 """A client in trio. Its methods are the requests of `requests`, awaited."""
 
-import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import trio
 
@@ -16,8 +15,6 @@ from luod.transport import Connection
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_QUEUE_FULL_PAUSE: Final = 0.05
 
 
 def _method(request: Callable[P, Exchange[T]]) -> "Callable[Concatenate[TrioClient, P], Coroutine[Any, Any, T]]":
@@ -127,7 +124,7 @@ async def connect(path: str | None = None) -> AsyncIterator[TrioClient]:
     """
     path = socket_path(path)
     try:
-        connection = await _connected(path)
+        connection = await Connection.to(path)
     except OSError as error:
         raise no_connection(path, error) from None
     luod = TrioClient(path, connection)
@@ -135,19 +132,3 @@ async def connect(path: str | None = None) -> AsyncIterator[TrioClient]:
         yield luod
     finally:
         luod.close()
-
-
-async def _connected(path: str) -> Connection:
-    """Connect, and wait while luod's queue is full: trio's connect() takes the EAGAIN of that for a connection."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        while True:
-            try:
-                sock.connect(path)
-            except BlockingIOError:
-                await trio.sleep(_QUEUE_FULL_PAUSE)  # nothing tells when there is room
-            else:
-                return Connection(trio.socket.from_stdlib_socket(sock))
-    except BaseException:
-        sock.close()
-        raise

@@ -18,7 +18,7 @@ Uid = Annotated[int, Field(ge=0, lt=2**32 - 1)]
 class Model(BaseModel):
     """Something on the wire. Python's names are snake_case, the wire's camelCase."""
 
-    model_config = ConfigDict(alias_generator=names.camel, populate_by_name=True, strict=True, extra="forbid")
+    model_config = ConfigDict(alias_generator=names.camel, strict=True, extra="forbid")
 
     def wire(self) -> dict[str, Any]:
         """The JSON object, without what is null."""
@@ -41,7 +41,7 @@ class Parameters(Model):
 class Reply(Model):
     """What a method answers. Clients pass over fields that they don't know."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(populate_by_name=True, extra="ignore")
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -47,9 +47,13 @@ class Framer:
 
     MAX_BYTES: Final = 1 << 20
     MAX_DEPTH: Final = 32
+    MAX_CONTAINERS: Final = 4096
+    """The most objects and arrays in a message: each costs far more time to read than its bytes."""
     MAX_FDS: Final = 253
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int = MAX_BYTES, max_containers: int = MAX_CONTAINERS) -> None:
+        self._max_bytes = max_bytes
+        self._max_containers = max_containers
         self._buffer = bytearray()
         self._position = 0  # of the buffer's first byte in the stream
         self._searched = 0  # bytes of the buffer that are known to hold no NUL
@@ -94,11 +98,14 @@ class Framer:
             raise ProtocolError("message", f"more than {2 * self.MAX_FDS} descriptors wait for it")
         nul = self._buffer.find(0, self._searched)
         self._searched = size = nul if nul >= 0 else len(self._buffer)
-        if size > self.MAX_BYTES:
-            raise ProtocolError("message", f"is longer than {self.MAX_BYTES} bytes")
+        if size > self._max_bytes:
+            raise ProtocolError("message", f"is longer than {self._max_bytes} bytes")
         if nul < 0:
             return None
-        body = _read(bytes(self._buffer[:nul]), self.MAX_DEPTH)
+        frame = bytes(self._buffer[:nul])
+        if frame.count(b"{") + frame.count(b"[") > self._max_containers:
+            raise ProtocolError("message", f"has more than {self._max_containers} objects and arrays")
+        body = _read(frame, self.MAX_DEPTH)
         # An error's parameters may speak of the call's descriptors; it carries none of its own.
         named = [] if body.get("error") is not None else _named_descriptors(body.get("parameters"))
         fds = self._bind(named, self._position, self._position + nul + 1)
