@@ -1,6 +1,9 @@
 """A host for luod: a simulated kernel, and a luod in this process, so that a test sees every descriptor it has."""
 
-from contextlib import asynccontextmanager
+import ctypes
+import os
+import socket
+from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 import trio
@@ -105,6 +108,47 @@ class Host:
             yield wire
         finally:
             wire.close()
+
+    @asynccontextmanager
+    async def wire_as(self, uid):
+        """A client of another user's. Nothing runs as that user but its connect()."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock, acting_as(uid, self.directory):
+            sock.connect("io.luod")
+            connected = sock.dup()
+        connected.setblocking(False)
+        wire = Wire(Connection(trio.socket.from_stdlib_socket(connected)))
+        try:
+            yield wire
+        finally:
+            wire.close()
+
+
+SETRESUID, SETRESGID = {"x86_64": (117, 119), "aarch64": (147, 149)}[os.uname().machine]
+
+
+def become(uid):
+    """Give this thread, and no other as os.seteuid() would, another effective user and group."""
+    syscall = ctypes.CDLL(None, use_errno=True).syscall
+    order = (SETRESGID, SETRESUID) if uid else (SETRESUID, SETRESGID)
+    for number in order:
+        if syscall(number, -1, uid, -1):
+            raise OSError(ctypes.get_errno(), f"can't become uid {uid}")
+
+
+@contextmanager
+def acting_as(uid, directory):
+    """Be another user, in `directory`, for a moment in which this thread does nothing else."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can act as another user")
+    directory.chmod(0o755)
+    before = os.getcwd()
+    os.chdir(directory)
+    become(uid)
+    try:
+        yield
+    finally:
+        become(0)
+        os.chdir(before)
 
 
 @pytest.fixture
