@@ -6,7 +6,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ import luod
 from luod.config import Config
 from luod.custody import Custodian
 from luod.errors import KernelFailed
+from luod.fds import OwnedFd
 from luod.interface import custody, description, update
 from luod.kernel.api import KernelError
 from luod.kernel.find import kernel_at
@@ -64,18 +65,22 @@ class _Bell:
 
 
 async def run(
-    config: Config, stop: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    config: Config,
+    stop: trio.Event,
+    handed: Sequence[OwnedFd] = (),
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Be luod until `stop`. Raises StartError."""
+    """Be luod until `stop`. `handed` are listening sockets to use instead of one of its own. Raises StartError."""
     bell = _Bell()
     policy, watchers = Policy(os.geteuid()), Watchers(config.limits.watchers_per_owner)
-    async with _holding(config, bell) as there, _listening(config.socket) as listeners:
+    async with _holding(config, bell) as there, _listening(config.socket, handed) as listeners:
         server = Server(Methods(there, policy, watchers, config.device), _service(), watchers, config.limits)
         async with trio.open_nursery() as nursery:
             if isinstance(there, Custodian):
                 nursery.start_soon(_follow, there, ReadableCopy(config.runtime_directory / "manifest.json"), bell)
             notify("READY=1", f"STATUS={_summary(there)}")
-            log.info("listening on %s; %s", config.socket, _summary(there))
+            log.info("listening on %s; %s", ", ".join(sock.getsockname() for sock in listeners), _summary(there))
             task_status.started()
             await server.serve(listeners, stop, GRACE)
             notify("STOPPING=1")
@@ -88,9 +93,14 @@ def main(config: Config) -> int:
     if logs_to_journal():
         for level, priority in _PRIORITIES.items():
             logging.addLevelName(getattr(logging, level), priority)
+    try:
+        handed = [fd for _, fd in listen_fds()]
+    except OSError as error:
+        print(f"luod: the service manager announced descriptors that are not there: {error}", file=sys.stderr)
+        return 1
     status = 0
     try:
-        trio.run(_until_signal, config)
+        trio.run(_until_signal, config, handed)
     except* StartError as group:
         print(f"luod: {group.exceptions[0]}", file=sys.stderr)
         status = 1
@@ -101,12 +111,12 @@ def _log_format() -> str:
     return "%(levelname)s%(message)s" if logs_to_journal() else "luod: %(message)s"
 
 
-async def _until_signal(config: Config) -> None:
+async def _until_signal(config: Config, handed: Sequence[OwnedFd]) -> None:
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             nursery.start_soon(_stop_at, signals, stop)
-            await run(config, stop)
+            await run(config, stop, handed)
             nursery.cancel_scope.cancel()
 
 
@@ -155,17 +165,16 @@ def _raise_descriptor_limit() -> int:
 
 
 @asynccontextmanager
-async def _listening(path: Path) -> AsyncIterator[list[trio.socket.SocketType]]:
-    """The sockets that the service manager handed over, or one of our own at `path`. Raises StartError."""
+async def _listening(path: Path, handed: Sequence[OwnedFd]) -> AsyncIterator[list[trio.socket.SocketType]]:
+    """The sockets that were handed over, or one of our own at `path`. Raises StartError."""
     with ExitStack() as stack:
-        sockets = [socket.socket(fileno=fd.hand_on()) for _, fd in listen_fds()]
-        if not sockets:
-            try:
+        try:
+            sockets = [stack.enter_context(socket.socket(fileno=fd.hand_on())) for fd in handed]
+            if not sockets:
                 sockets = [stack.enter_context(listen(path))]
-            except OSError as error:
-                raise StartError(f"{path}: {error.strerror or error}") from None
+        except OSError as error:
+            raise StartError(f"{path}: {error.strerror or error}") from None
         for sock in sockets:
-            stack.callback(sock.close)
             sock.settimeout(0)
         yield [trio.socket.from_stdlib_socket(sock) for sock in sockets]
 

@@ -148,7 +148,7 @@ class Renewing(_OfSession):
     """The held files are about to move to the kernel's session `kernel_name`; null: they are not, after all."""
 
     kind: Literal["renewing"] = "renewing"
-    kernel_name: str | None
+    kernel_name: str | None = None
 
 
 class Renewed(_OfSession):
@@ -260,11 +260,13 @@ class Manifest:
 
     def _intend(self, session: Session, files: dict[int, File]) -> None:
         session.files.update(files)
-        session.next_kernel_token = max(session.next_kernel_token, *(token + 1 for token in files))
+        session.next_kernel_token = max([session.next_kernel_token, *(token + 1 for token in files)])
 
     def _renew(self, session: Session, sizes: dict[int, int]) -> None:
         if session.renewing is None:
             raise ManifestError(f"session {session.id} is renewed, but by no session")
+        if not sizes.keys() <= session.held().keys():
+            raise ManifestError(f"session {session.id} is renewed with files that it doesn't hold")
         session.advance(Event.RENEWED)
         session.kernel_name, session.renewing = session.renewing, None
         session.files = session.held()
@@ -336,11 +338,18 @@ def replay(journal: bytes) -> tuple[Manifest, int]:
         try:
             manifest.apply(_RECORDS.validate_json(payload))
         except ValidationError as error:
-            raise ManifestError(f"the record at byte {end} is not one of this version: {error}") from None
+            reason = f"the record at byte {end} is not one of this version: {_first(error)}"
+            raise ManifestError(reason) from None
         end += RECORD.size + length
     if end == HEADER.size:
         raise ManifestError("it has no whole record")
     return manifest, end
+
+
+def _first(error: ValidationError) -> str:
+    """The first thing that is wrong, in a line."""
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}"
 
 
 class Document(_Model):
@@ -380,8 +389,7 @@ class Document(_Model):
         try:
             document = cls.model_validate_json(data)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise ManifestError(f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}") from None
+            raise ManifestError(_first(error)) from None
         if document.checksum != document.expected_checksum():
             raise ManifestError("its checksum is wrong: it was changed or cut off")
         return document

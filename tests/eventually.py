@@ -1,5 +1,7 @@
 """Waiting for what happens by itself, soon."""
 
+import time
+
 import trio
 
 
@@ -8,3 +10,11 @@ async def eventually(is_so, seconds=5):
     with trio.fail_after(seconds):
         while not is_so():  # noqa: ASYNC110 - what is waited for tells nobody
             await trio.sleep(0.001)
+
+
+def within(seconds, is_so):
+    """As `eventually`, for tests without trio."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, f"not so within {seconds} seconds"
+        time.sleep(0.001)
