@@ -8,12 +8,12 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 
 import pytest
 import trio
+
 from conftest import open_descriptors
 from eventually import eventually
-from memory import content, memfd
-
 from luod.fds import OwnedFd
 from luod.varlink.messages import Call
+from memory import content, memfd
 
 INVALID = "org.varlink.service.InvalidParameter"
 CUSTODY = "io.luod.Custody"

@@ -7,13 +7,13 @@ from errno import ENOMEM
 
 import pytest
 import trio
-from memory import content, memfd
 
 from luod import methods
 from luod.errors import KernelFailed, QuotaExceeded
 from luod.fds import OwnedFd
 from luod.kernel.api import Call as KernelCall
 from luod.varlink.messages import Call
+from memory import content, memfd
 
 CUSTODY = "io.luod.Custody"
 UNHURRIED = 0.5

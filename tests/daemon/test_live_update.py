@@ -5,10 +5,10 @@ import os
 from hashlib import sha256
 
 import pytest
-from memory import content, memfd, memfds
 
 from luod.client import Mode
 from luod.errors import RestoreUnavailable, SessionLost, SessionNotFound, WrongDirection
+from memory import content, memfd, memfds
 
 
 async def test_files_come_back_whole_with_their_tokens(host):

@@ -9,13 +9,13 @@ import sys
 from contextlib import contextmanager
 
 import pytest
-from eventually import within
-from memory import content, memfd
-from running import luod_running
 
+from eventually import within
 from luod.client import connect
 from luod.errors import SessionNotFound
 from luod.manifest import Document
+from memory import content, memfd
+from running import luod_running
 
 
 def luod(*arguments, **environment):

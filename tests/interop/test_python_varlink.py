@@ -18,7 +18,7 @@ def test_it_reads_our_descriptions(peer):
         assert info["product"] == "luod"
         assert info["interfaces"] == ["org.varlink.service", "io.luod.Custody", "io.luod.Update"]
     custody = peer.get_interface("io.luod.Custody")
-    assert {"Create", "Preserve", "Retrieve", "Finish"} <= {member for member in custody.members}
+    assert {"Create", "Preserve", "Retrieve", "Finish"} <= set(custody.members)
 
 
 def test_it_calls_our_methods(peer):

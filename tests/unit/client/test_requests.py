@@ -3,10 +3,10 @@
 import os
 
 import pytest
-from memory import memfd, memfds
 
 from luod import errors
 from luod.client import BadReply, Disconnected, ToPreserve
+from memory import memfd, memfds
 
 from .played import RAM, Peer, page
 

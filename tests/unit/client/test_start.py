@@ -4,11 +4,11 @@ import os
 from collections.abc import Callable
 
 import pytest
-from running import luod_running
 
 from luod import errors
 from luod.client import NotRunning, connect
 from luod.fds import FdBundle, OwnedFd
+from running import luod_running
 
 from .played import RAM, Peer, page
 

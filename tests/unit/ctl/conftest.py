@@ -4,12 +4,12 @@ import json
 from dataclasses import dataclass
 
 import pytest
-from memory import memfds
-from running import luod_running
 
 from luod.client import ToPreserve, connect
 from luod.ctl import main
 from luod.sim.process import simulator
+from memory import memfds
+from running import luod_running
 
 
 @dataclass

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+
 from running import luod_running
 
 LUOCTL = [sys.executable, "-m", "luod.ctl"]

@@ -1,0 +1,229 @@
+"""`luod demo`, as somebody runs it: what it says is so, and nothing is left of it."""
+
+import errno
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from luod.demo.ledger import Ledger
+from luod.demo.reports import Event, Measured, Report
+from luod.demo.screen import Bar, Doing, Screen
+from luod.kernel.api import Call
+from luod.sim.client import Control
+
+FILES = 105
+"""One of the archive, a hundred of the cache, four of the virtual machine."""
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Where the demo makes its directory."""
+    directory = tmp_path / "t"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"worth keeping" * 1000)
+    return path
+
+
+@contextmanager
+def demo(place, *arguments, **environment):
+    """Run the demo. Whatever happens, nothing of it is left."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "luod", "demo", *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(place), **environment},
+    ) as process:
+        try:
+            yield process
+        except BaseException:
+            process.terminate()
+            raise
+    assert list(place.iterdir()) == []
+    assert players(place) == []
+
+
+def players(place):
+    """The processes that work in this place."""
+    found = []
+    for process in Path("/proc").iterdir():
+        with suppress(OSError):
+            if process.name.isdecimal() and os.fsencode(place) in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" "))
+    return found
+
+
+def lines_until(process, text):
+    """What the demo says, up to the line with this text."""
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if text in line:
+            return said
+    raise AssertionError(f"it never said {text!r}, but: {said}")
+
+
+def test_everything_comes_back_and_nothing_is_left_behind(place, file):
+    with demo(place, "--file", file, LUOD_SOCKET="/nowhere", NOTIFY_SOCKET="/nowhere") as process:
+        said, complaints = process.communicate()
+    assert said.splitlines()[-1] == f"{FILES} fds preserved, {FILES} retrieved, 0 lost"
+    assert (process.returncode, complaints) == (0, "")
+    for text in (
+        "killed with SIGKILL",
+        "kexec",
+        "generation 1, 3 sessions",
+        "holds 0 sessions",
+        "Timeline",
+        "Blackout",
+    ):
+        assert text in said
+    assert said.count("are the same") == 4  # the one that was killed, then all three
+    assert f"the content of {file.name}" in said
+
+
+def test_piped_it_is_plain_and_fits_80_columns(place, file):
+    with demo(place, "--file", file, FORCE_COLOR="1", COLUMNS="200") as process:
+        said, _ = process.communicate()
+    assert "\x1b" not in said
+    assert max(map(len, said.splitlines())) <= 80
+    assert all(line == line.rstrip() for line in said.splitlines())
+
+
+def test_without_utf8_it_is_ascii(place, file):
+    with demo(place, "--file", file, PYTHONIOENCODING="ascii", PYTHONUTF8="0") as process:
+        said, _ = process.communicate()
+    assert said.isascii()
+    assert process.returncode == 0
+
+
+def test_without_a_file_it_carries_the_library_over(place):
+    with demo(place) as process:
+        said, _ = process.communicate()
+    assert process.returncode == 0
+    assert re.search(r"luod preserved 1 fd for it in .*: \d+\.\d MiB\n", said)
+
+
+def test_a_descriptor_that_the_kernel_cannot_give_back_is_counted_as_lost(place, file):
+    with demo(place, "--file", file) as process:
+        lines_until(process, "a simulated Linux")
+        (device,) = place.glob("luod-demo-*/kernel")
+        Control(str(device)).fault(Call.RETRIEVE_FD, errno.ENOMEM, nth=9)  # the first one is luod's own manifest
+        said = process.stdout.read()
+    assert process.returncode == 1
+    assert said.splitlines()[-1] == f"{FILES} fds preserved, {FILES - 1} retrieved, 1 lost"
+    assert "ENOMEM" in said
+    assert "The log of luod:" in said
+
+
+def test_a_client_that_fails_is_shown_with_its_log(place, file):
+    with demo(place, "--file", file) as process:
+        lines_until(process, "a simulated Linux")
+        (device,) = place.glob("luod-demo-*/kernel")
+        Control(str(device)).fault(Call.PRESERVE_FD, errno.ENOMEM, nth=50)
+        said = process.stdout.read()
+    assert process.returncode == 1
+    assert re.search(r"\n +\d\.\d\d +\w+ +it ended with status 1\n", said)
+    assert re.search(r"The log of (\w+):\n  \1: the kernel answered PRESERVE_FD with ENOMEM\n", said)
+    assert re.search(r", 0 retrieved, \d+ lost$", said.rstrip())
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("moment", ["a simulated Linux", "killed with SIGKILL", "kexec"])
+def test_a_signal_ends_it_cleanly_whenever_it_comes(place, file, number, status, moment):
+    with demo(place, "--file", file) as process:
+        lines_until(process, f" {moment}")
+        process.send_signal(number)
+        _, complaints = process.communicate()
+    assert (process.returncode, complaints) == (status, "")
+
+
+def test_a_reader_that_goes_away_ends_it(place, file):
+    with demo(place, "--file", file) as process:
+        lines_until(process, "a simulated Linux")
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"), [("missing", "No such file"), ("", "not a regular file"), ("pipe", "not a regular file")]
+)
+def test_a_file_that_cannot_be_carried_over_is_refused(place, tmp_path, path, reason):
+    os.mkfifo(tmp_path / "pipe")
+    with demo(place, "--file", tmp_path / path) as process:
+        said, complaints = process.communicate()
+    assert (process.returncode, said) == (2, "")
+    assert complaints.startswith(f"luod demo: {tmp_path / path}: {reason}")
+
+
+WAS = Measured(token=7, sha256="ab", size=10, position=5, seals=2)
+
+
+def measured(*files, failed=None):
+    return Report(event=Event.MEASURED, at=0.0, files=list(files), failed=failed or {})
+
+
+@pytest.fixture
+def ledger():
+    ledger = Ledger()
+    ledger.preserve("vm", [WAS])
+    return ledger
+
+
+def test_what_came_back_as_it_was_is_retrieved(ledger):
+    assert ledger.check("vm", measured(WAS), after_kexec=True) == []
+    assert ledger.nothing_lost
+    assert ledger.total() == "1 fds preserved, 1 retrieved, 0 lost"
+
+
+@pytest.mark.parametrize("change", [{"sha256": "cd"}, {"size": 11}, {"position": 0}, {"seals": 0}])
+def test_what_came_back_changed_is_lost(ledger, change):
+    (problem,) = ledger.check("vm", measured(WAS.model_copy(update=change)), after_kexec=True)
+    assert problem.startswith(f"token 7 is lost: {next(iter(change))} is ")
+    assert not ledger.nothing_lost
+    assert ledger.total() == "1 fds preserved, 0 retrieved, 1 lost"
+
+
+def test_what_did_not_come_back_is_lost(ledger):
+    assert ledger.check("vm", measured(), after_kexec=True) == ["token 7 is lost: it didn't come back"]
+    assert ledger.check("vm", measured(failed={7: "ENOMEM"}), after_kexec=True) == ["token 7 is lost: ENOMEM"]
+    assert not ledger.nothing_lost
+
+
+def test_what_was_changed_by_a_crash_stays_lost(ledger):
+    ledger.check("vm", measured(), after_kexec=False)
+    ledger.check("vm", measured(WAS), after_kexec=True)
+    assert ledger.total() == "1 fds preserved, 0 retrieved, 1 lost"
+
+
+def test_what_came_back_and_was_never_given_is_told(ledger):
+    stranger = WAS.model_copy(update={"token": 8})
+    assert ledger.check("vm", measured(WAS, stranger), after_kexec=True) == [
+        "token 8 came back, but nobody preserved it"
+    ]
+
+
+def test_nothing_preserved_is_no_success():
+    assert not Ledger().nothing_lost
+
+
+def test_of_two_things_in_one_place_of_the_timeline_the_more_telling_is_seen(capsys):
+    screen = Screen()
+    begun = screen.begun
+    parts = [(Doing.LUOD, begun + 0.5, begun + 0.501), (Doing.WORK, begun + 0.501, begun + 1)]
+    screen.timeline([Bar("vm", "back", parts)], kexec=begun + 0.25)
+    (bar,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("vm")]
+    assert re.fullmatch(r"vm +back +│ +━─+ +0\.50 s", bar)
