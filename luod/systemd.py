@@ -5,7 +5,6 @@ sd_notify(3), sd_listen_fds(3), systemd.exec(5).
 
 import os
 import re
-import select
 import socket
 from pathlib import Path
 
@@ -52,13 +51,11 @@ def logs_to_journal() -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
-def unit_of(pid: int, pidfd: int | None = None) -> str | None:
-    """The systemd unit that a process belongs to, or None. With its `pidfd`, nobody else is taken for it."""
+def unit_of(pid: int) -> str | None:
+    """The systemd unit that a process belongs to, or None. For people: by then the number may be another's."""
     try:
         cgroup = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    if pidfd is not None and select.select([pidfd], [], [], 0)[0]:
-        return None  # it has ended, its number may be another's by now
-    units = re.findall(r"[^/]+\.(?:service|scope)(?=/|$)", cgroup, re.MULTILINE)
+    units = re.findall(r"[^/\n]+\.(?:service|scope)(?=/|$)", cgroup, re.MULTILINE)
     return units[-1] if units else None
