@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -11,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from luod.client import connect
 from luod.demo.ledger import Ledger
 from luod.demo.reports import Event, Measured, Report
 from luod.demo.screen import Bar, Doing, Screen
 from luod.kernel.api import Call
 from luod.sim.client import Control
+from running import luod_running
 
 FILES = 105
 """One of the archive, a hundred of the cache, four of the virtual machine."""
@@ -37,12 +40,12 @@ def file(tmp_path):
 
 
 @contextmanager
-def demo(place, *arguments, **environment):
+def demo(place, *arguments, stdout=subprocess.PIPE, **environment):
     """Run the demo. Whatever happens, nothing of it is left."""
     with subprocess.Popen(
         [sys.executable, "-m", "luod", "demo", *map(str, arguments)],
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "TMPDIR": str(place), **environment},
@@ -100,6 +103,22 @@ def test_piped_it_is_plain_and_fits_80_columns(place, file):
     assert "\x1b" not in said
     assert max(map(len, said.splitlines())) <= 80
     assert all(line == line.rstrip() for line in said.splitlines())
+
+
+@pytest.mark.parametrize(("environment", "coloured"), [({"NO_COLOR": ""}, True), ({"NO_COLOR": "1"}, False)])
+def test_a_terminal_gets_colours_if_it_wants_them(place, file, environment, coloured):
+    ours, theirs = pty.openpty()
+    with open(ours, "rb") as terminal, demo(place, "--file", file, stdout=theirs, TERM="xterm", **environment):
+        os.close(theirs)
+        said = b"".join(until_hangup(terminal))
+    assert b"0 lost" in said
+    assert (b"\x1b[" in said) == coloured
+
+
+def until_hangup(terminal):
+    with suppress(OSError):  # EIO: nobody has it open any more
+        while data := os.read(terminal.fileno(), 4096):
+            yield data
 
 
 def test_without_utf8_it_is_ascii(place, file):
@@ -167,6 +186,37 @@ def test_a_file_that_cannot_be_carried_over_is_refused(place, tmp_path, path, re
         said, complaints = process.communicate()
     assert (process.returncode, said) == (2, "")
     assert complaints.startswith(f"luod demo: {tmp_path / path}: {reason}")
+
+
+def events(role, socket):
+    """What a client reports that starts, and ends at once."""
+    done = subprocess.run(
+        [sys.executable, "-m", "luod.demo.clients", role],
+        input="",
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "LUOD_SOCKET": socket},
+    )
+    return [Report.model_validate_json(line).event for line in done.stdout.splitlines()]
+
+
+STARTED_AFRESH = [Event.CONNECTED, Event.PREPARED, Event.PRESERVED]
+
+
+def test_a_vm_that_crashed_before_a_live_update_starts_afresh(sim, tmp_path):
+    with luod_running(sim.path, tmp_path / "luod") as socket:
+        assert events("vm", socket) == STARTED_AFRESH
+        assert events("vm", socket) == STARTED_AFRESH
+
+
+def test_a_cache_that_had_a_session_but_nothing_in_it_starts_afresh(sim, tmp_path):
+    with luod_running(sim.path, tmp_path / "luod") as socket, connect(socket) as luod:
+        luod.create("cache")
+        sim.kexec()
+    with luod_running(sim.path, tmp_path / "luod") as socket:
+        assert events("cache", socket) == STARTED_AFRESH
+        assert events("cache", socket) == [Event.CONNECTED, Event.RETRIEVED, Event.MEASURED]
 
 
 WAS = Measured(token=7, sha256="ab", size=10, position=5, seals=2)

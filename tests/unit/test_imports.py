@@ -23,8 +23,8 @@ LAYERS = (
 """Lowest first. A module of a layer imports from its own and from those below."""
 
 ONLY_IN = {
-    "trio": ("transport", "conversation", "server", "daemon", "client"),
-    "pydantic": ("config", "interface", "manifest", "policy", "client", "ctl"),
+    "trio": ("transport", "conversation", "server", "daemon", "client", "demo"),
+    "pydantic": ("config", "interface", "manifest", "policy", "client", "ctl", "demo"),
     "pyroute2": (),
     "click": ("ctl",),
     "rich": ("ctl", "demo"),
