@@ -30,7 +30,7 @@ coverage: $(READY) ## Run the tests and show which branches they took
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(PYTEST)
 	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report
+	$(BIN)/coverage report --fail-under=94
 
 clean: ## Remove the virtual environment and what tools left
 	rm -rf $(VENV) .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

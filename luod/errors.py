@@ -12,8 +12,12 @@ from typing import Any, ClassVar
 from luod.names import camel
 
 
+class LuodError(Exception):
+    """Base of all that luod and its client library raise of their own."""
+
+
 @dataclass(eq=False)
-class WireError(Exception):
+class WireError(LuodError):
     """An error that can be answered over Varlink."""
 
     interface: ClassVar[str]

@@ -1,6 +1,7 @@
 """luod for its clients: `connect` for blocking code, `connect_trio` for trio.
 
-The path of luod's socket is the argument, else $LUOD_SOCKET, else /run/luod/io.luod.
+The path of luod's socket is the argument, else $LUOD_SOCKET, else /run/luod/io.luod. All that is raised here is a
+LuodError or an OSError: what luod refuses is a class of `luod.errors`, what the kernel refuses, a KernelError.
 """
 
 from contextlib import AbstractAsyncContextManager
@@ -10,7 +11,10 @@ from luod.client.blocking import Client, connect
 from luod.client.exchange import Answer
 from luod.client.failures import BadReply, ClientError, Disconnected, NotRunning, RemoteError
 from luod.client.requests import Event, HasFileno, ToPreserve
+from luod.errors import LuodError, RestoreUnavailable, SessionLost, SessionNotFound
+from luod.fds import OwnedFd
 from luod.interface.custody import File, Session
+from luod.kernel.api import KernelError
 from luod.lifecycle import Direction, Mode
 
 if TYPE_CHECKING:
@@ -26,10 +30,16 @@ __all__ = [
     "Event",
     "File",
     "HasFileno",
+    "KernelError",
+    "LuodError",
     "Mode",
     "NotRunning",
+    "OwnedFd",
     "RemoteError",
+    "RestoreUnavailable",
     "Session",
+    "SessionLost",
+    "SessionNotFound",
     "ToPreserve",
     "connect",
     "connect_trio",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Final
 
-from luod.errors import WireError, wire_errors
+from luod.errors import LuodError, WireError, wire_errors
 from luod.names import camel
 
 DEFAULT_SOCKET: Final = "/run/luod/io.luod"
@@ -19,7 +19,7 @@ _NOBODY_THERE = {
 _WIRE_ERRORS = {error.wire_name(): error for error in wire_errors()}
 
 
-class ClientError(Exception):
+class ClientError(LuodError):
     """Base of all that a client can meet beside luod's own answers and OSError."""
 
 

@@ -51,7 +51,8 @@ def create_delegated(
 ) -> Exchange[tuple[Session, api.Session]]:
     """Make a session in which the caller preserves and retrieves. Its kernel session is the caller's to give up.
 
-    luod holds a copy of it: giving up this one loses nothing. Raises SessionExists.
+    luod holds a copy of it: giving up this one loses nothing. What is preserved in it comes back only in the next
+    kernel: after a crash in this one, discard the session and make it anew. Raises SessionExists.
     """
     ask = _custody("Create", name=name, mode=Mode.DELEGATED, labels=labels, owner=owner)
     reply, answer = yield from _one(ask, custody.CreateReply)

@@ -18,11 +18,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Final
 
-from luod.client import Client, ClientError, Direction, Session, ToPreserve, connect
+from luod.client import Client, Direction, KernelError, LuodError, OwnedFd, Session, ToPreserve, connect
 from luod.demo.reports import Event, Measured, report
-from luod.errors import RetrieveFailed, WireError
-from luod.fds import FdBundle, OwnedFd
-from luod.kernel.api import KernelError
+from luod.errors import RetrieveFailed
+from luod.fds import FdBundle
 
 CACHE_ENTRIES: Final = 100
 CACHE_SEALS: Final = (
@@ -105,11 +104,9 @@ def start_vm(luod: Client) -> FdBundle:
     measured = measure(files.items())
     report(Event.PREPARED)
     _, lent = luod.create_delegated("vm")
-    try:
+    with lent:  # its end isn't the session's: luod holds that, with all that is in it
         for token, fd in files.items():
             lent.preserve_fd(fd.fileno(), token)
-    finally:
-        lent.give_up()  # luod holds the session, with all that is in it
     report(Event.PRESERVED, measured)
     return FdBundle(files.values())
 
@@ -117,15 +114,12 @@ def start_vm(luod: Client) -> FdBundle:
 def take_back_vm(luod: Client) -> FdBundle:
     back: dict[int, OwnedFd] = {}
     failed: dict[int, str] = {}
-    lent = luod.claim("vm")
-    try:
+    with luod.claim("vm") as lent:
         for token in VM_PARTS:
             try:
                 back[token] = lent.retrieve_fd(token)
             except KernelError as error:
                 failed[token] = str(error)
-    finally:
-        lent.give_up()
     report(Event.RETRIEVED)
     report(Event.MEASURED, measure(back.items()), failed)
     luod.finish("vm")
@@ -186,7 +180,7 @@ def main() -> int:
             report(Event.CONNECTED)
             with roles[given.role](luod, given.file):
                 sys.stdin.read()  # here it would do its work
-    except (WireError, ClientError, KernelError, OSError) as error:
+    except (LuodError, OSError) as error:
         print(f"{given.role}: {error}", file=sys.stderr)
         return 1
     return 0

@@ -9,6 +9,7 @@ import os
 from enum import StrEnum
 from typing import Final, Protocol, Self
 
+from luod.errors import LuodError
 from luod.fds import OwnedFd
 
 
@@ -52,7 +53,7 @@ MEANING: Final[dict[tuple[Call, int], str]] = {
 """What an errno means for a call (kernel/liveupdate/luo_session.c, luo_file.c, luo_core.c, mm/memfd_luo.c)."""
 
 
-class KernelError(Exception):
+class KernelError(LuodError):
     """A call to the kernel failed. `errno` is what it answered, `meaning` what that says for this call."""
 
     def __init__(self, call: Call, number: int) -> None:
@@ -63,7 +64,11 @@ class KernelError(Exception):
 
 
 class Session(Protocol):
-    """An open session. Its descriptor is what keeps it alive: see `give_up`."""
+    """An open session. Its descriptor is what keeps it alive; a `with` block ends in `give_up`."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exception: object) -> None: ...
 
     def fileno(self) -> int:
         """Borrow the session's descriptor."""

@@ -53,6 +53,12 @@ class LuoSession:
     def give_up(self) -> None:
         self._fd.close()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.give_up()
+
 
 class LuoDevice:
     """The open /dev/liveupdate (see `kernel.api.Device`)."""

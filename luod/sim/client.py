@@ -85,6 +85,12 @@ class SimSession:
     def give_up(self) -> None:
         self._fd.close()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.give_up()
+
     def _call(self, call: Call, fds: Sequence[int] = (), **fields: Any) -> wire.Message:
         """Call on the session. A descriptor that is none answers ENOTTY, as to an ioctl it doesn't know."""
         try:
