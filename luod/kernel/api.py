@@ -104,6 +104,29 @@ class Session(Protocol):
         ...
 
 
+class SessionFd:
+    """What every session does with its descriptor, whatever kernel it is of."""
+
+    def __init__(self, fd: OwnedFd) -> None:
+        """Takes `fd` over."""
+        self._fd = fd
+
+    def fileno(self) -> int:
+        return self._fd.fileno()
+
+    def duplicate(self) -> OwnedFd:
+        return self._fd.duplicate()
+
+    def give_up(self) -> None:
+        self._fd.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.give_up()
+
+
 class Device(Protocol):
     """The open device. Exclusive: hold it only while it is in use."""
 

@@ -6,7 +6,7 @@ from typing import Final, Self
 
 from luod.fds import OwnedFd
 from luod.kernel import abi
-from luod.kernel.api import Call, KernelError
+from luod.kernel.api import Call, KernelError, SessionFd
 
 PATH: Final = "/dev/liveupdate"
 BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
@@ -19,17 +19,8 @@ def _ioctl(fd: int, call: Call, request: int, argument: bytearray) -> None:
         raise KernelError(call, error.errno or 0) from None
 
 
-class LuoSession:
+class LuoSession(SessionFd):
     """A session of the real kernel (see `kernel.api.Session`)."""
-
-    def __init__(self, fd: OwnedFd) -> None:
-        self._fd = fd
-
-    def fileno(self) -> int:
-        return self._fd.fileno()
-
-    def duplicate(self) -> OwnedFd:
-        return self._fd.duplicate()
 
     def preserve_fd(self, fd: int, token: int) -> None:
         argument = bytearray(abi.TOKENED.pack(abi.TOKENED.size, fd, token))
@@ -49,15 +40,6 @@ class LuoSession:
         _ioctl(self.fileno(), Call.GET_NAME, abi.GET_NAME, argument)
         name: bytes = abi.SESSION_NAME.unpack(argument)[2]
         return os.fsdecode(name.partition(b"\0")[0])
-
-    def give_up(self) -> None:
-        self._fd.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.give_up()
 
 
 class LuoDevice:

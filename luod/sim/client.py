@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
 from luod.fds import OwnedFd
-from luod.kernel.api import Call, KernelError
+from luod.kernel.api import Call, KernelError, SessionFd
 from luod.names import KERNEL_NAME_MAX
 from luod.sim import wire
 
@@ -52,17 +52,8 @@ def _call(sock: socket.socket, call: Call, fds: Sequence[int] = (), **fields: An
         raise KernelError(call, errno.ENODEV if error.errno in _GONE else error.errno or 0) from None
 
 
-class SimSession:
+class SimSession(SessionFd):
     """A session of a simulated kernel (see `kernel.api.Session`)."""
-
-    def __init__(self, fd: OwnedFd) -> None:
-        self._fd = fd
-
-    def fileno(self) -> int:
-        return self._fd.fileno()
-
-    def duplicate(self) -> OwnedFd:
-        return self._fd.duplicate()
 
     def preserve_fd(self, fd: int, token: int) -> None:
         try:
@@ -81,15 +72,6 @@ class SimSession:
     def get_name(self) -> str:
         name: str = self._call(Call.GET_NAME).body["name"]
         return name
-
-    def give_up(self) -> None:
-        self._fd.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.give_up()
 
     def _call(self, call: Call, fds: Sequence[int] = (), **fields: Any) -> wire.Message:
         """Call on the session. A descriptor that is none answers ENOTTY, as to an ioctl it doesn't know."""
