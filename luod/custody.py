@@ -7,6 +7,7 @@ a request brings are closed here or kept, on every path; those it hands out are 
 
 import errno
 import itertools
+import os
 import resource
 import time
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from luod.manifest import (
     Session,
     SessionGone,
 )
-from luod.memory import Given, Memory, check, look_at
+from luod.memory import Given, Memory, check, look_at, without_memory
 from luod.names import TOKEN_MAX
 from luod.policy import Limits, Owner
 
@@ -186,6 +187,11 @@ class Custodian:
         with self._holdings.at_work(owner, name, Request.REARM) as holding:
             session = holding.session
             files = {kernel_token: self._holdings.file(holding, kernel_token) for kernel_token in session.held()}
+            for position, (kernel_token, fd) in enumerate(files.items()):
+                if missing := without_memory(os.fstat(fd.fileno())):
+                    token = session.files[kernel_token].token
+                    reason = f"token {token} is sparse, fallocate it first: {missing} of its bytes have no memory"
+                    raise errors.NotPreservable(position, reason)
             with self._holdings.renewal(holding) as successor:
                 self._holdings.finish_in_kernel(holding)
                 for kernel_token, fd in files.items():
@@ -224,10 +230,10 @@ class Custodian:
         """
         session = holding.session
         with self._holdings.table:
-            self._holdings.room_for_files(session, len(given))
             tokens = _choose_tokens(session, given)
             kernel_tokens = self._choose_kernel_tokens(holding, given, checked)
             revived = session.files.keys() & kernel_tokens
+            self._holdings.room_for_files(session, len(given) - len(revived))
             files = {
                 kernel_token: File(token=token, name=file.name, size=known.size, state=FileState.INTENDED)
                 for kernel_token, token, file, known in zip(kernel_tokens, tokens, given, checked, strict=True)

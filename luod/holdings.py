@@ -108,7 +108,8 @@ class Holdings:
         """How much there is of everything."""
         with self.table:
             sessions = self.manifest.sessions.values()
-            files = [file for session in sessions for file in session.held().values()]
+            there = [session for session in sessions if session.state is not State.LOST]
+            files = [file for session in there for file in session.held().values()]
             size = sum(file.size or 0 for file in files)
             return Totals(self.manifest.boot_id, self.manifest.generation, len(sessions), len(files), size)
 
@@ -158,14 +159,15 @@ class Holdings:
     def room_for_files(self, session: Session, count: int) -> None:
         if len(session.files) + count > self._limits.files_per_session:
             raise errors.QuotaExceeded("files in a session", self._limits.files_per_session)
-        owned = sum(len(other.files) for other in self.manifest.sessions.values() if other.uid == session.uid)
+        owned = sum(_file_count(other) for other in self.manifest.sessions.values() if other.uid == session.uid)
         if owned + count > self._limits.files_per_owner:
             raise errors.QuotaExceeded("files", self._limits.files_per_owner)
         self._room_for_descriptors(count)
 
     def _room_for_descriptors(self, count: int) -> None:
-        held = sum(1 + len(holding.files) for holding in self._by_id.values())
-        if held + count > self._descriptors:
+        """Counts what is intended and what wasn't retrieved yet, too: its descriptors are still to come."""
+        promised = sum(1 + _file_count(session) for session in self.manifest.sessions.values())
+        if promised + count > self._descriptors:
             raise errors.QuotaExceeded("descriptors", self._descriptors)
 
     def record(self, record: Record) -> None:
@@ -297,6 +299,11 @@ class Holdings:
                 known = holding.checked.pop(kernel_token, None)
                 if known is not None:
                     self.inodes.pop(known.inode, None)
+
+
+def _file_count(session: Session) -> int:
+    """How many files a session has, tombstones too; of one that is lost there are none."""
+    return 0 if session.state is State.LOST else len(session.files)
 
 
 def _allow(session: Session, request: Request) -> None:

@@ -41,6 +41,11 @@ def look_at(fd: OwnedFd) -> Memory:
     return Memory(Inode(status.st_dev, status.st_ino), status.st_size, fcntl.fcntl(fd.fileno(), fcntl.F_GET_SEALS))
 
 
+def without_memory(status: os.stat_result) -> int:
+    """How many bytes of a file the kernel would have to allocate, at luod's cost, to preserve it."""
+    return max(0, status.st_size - status.st_blocks * 512)
+
+
 def check(file: Given, owner: Owner) -> Memory:
     """What a stranger's descriptor is. Raises NotPreservable where luod can't or mustn't keep it.
 
@@ -58,7 +63,6 @@ def check(file: Given, owner: Owner) -> Memory:
     status = os.fstat(fd)
     if status.st_uid not in (owner.uid, owner.trusted_uid):
         raise NotPreservable(file.index, f"it belongs to uid {status.st_uid}, not to uid {owner.uid}")
-    missing = status.st_size - status.st_blocks * 512
-    if missing > 0:
+    if missing := without_memory(status):
         raise NotPreservable(file.index, f"it is sparse, fallocate it first: {missing} of its bytes have no memory")
     return Memory(Inode(status.st_dev, status.st_ino), status.st_size, seals)

@@ -9,7 +9,8 @@ import errno
 import json
 import mmap
 import os
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -102,8 +103,10 @@ class Journal:
         slot = SLOTS[1 - SLOTS.index(self._slot)]
         size = max(MIN_BYTES, 1 << (2 * (HEADER.size + len(snapshot) + spare)).bit_length())
         with ExitStack() as undo:
-            memfd = undo.enter_context(_memfd(size))
-            memory = undo.enter_context(mmap.mmap(memfd.fileno(), size))
+            with _answered("memfd_create"):
+                memfd = undo.enter_context(_memfd(size))
+            with _answered("mmap"):
+                memory = undo.enter_context(mmap.mmap(memfd.fileno(), size))
             memory[HEADER.size : HEADER.size + len(snapshot)] = snapshot
             memory[: HEADER.size] = header(self.epoch + 1)
             session = device.create_session(slot)
@@ -126,16 +129,22 @@ class Journal:
         self._memory = self._session = None
 
 
-def _memfd(size: int) -> OwnedFd:
+@contextmanager
+def _answered(call: str) -> Iterator[None]:
+    """Raise KernelFailed where `call` fails."""
     try:
-        memfd = OwnedFd(os.memfd_create("luod-manifest", os.MFD_CLOEXEC))
-        try:
-            os.posix_fallocate(memfd.fileno(), 0, size)
-        except BaseException:
-            memfd.close()
-            raise
+        yield
     except OSError as error:
-        raise KernelFailed("memfd_create", error.errno or 0) from None
+        raise KernelFailed(call, error.errno or 0) from None
+
+
+def _memfd(size: int) -> OwnedFd:
+    memfd = OwnedFd(os.memfd_create("luod-manifest", os.MFD_CLOEXEC))
+    try:
+        os.posix_fallocate(memfd.fileno(), 0, size)
+    except BaseException:
+        memfd.close()
+        raise
     return memfd
 
 
@@ -150,11 +159,13 @@ class Recovered:
 
 @dataclass
 class _Incoming:
-    """A journal that came over, as far as it can be read."""
+    """A journal that came over, as far as it can be read: `manifest` is what its records up to `end` lead to."""
 
     session: Session
     data: bytes = b""
     epoch: int = -1
+    manifest: Manifest = field(default_factory=Manifest)
+    end: int = 0
     problem: KernelError | ManifestError | None = None
 
 
@@ -168,17 +179,19 @@ def recover(kernel: SharedKernel) -> Recovered:
         with kernel.device() as device:
             for slot in SLOTS:
                 _retrieve(device, slot, found)
+            if not found:
+                device.create_session(SLOTS[1]).give_up()  # no other luod has its journal there
             manifest, notes = _newest(found, kernel.boot_id)
             journal = Journal(kernel, manifest, epoch=max((incoming.epoch for incoming in found), default=0))
             journal.switch(device)
             for incoming in found:
-                incoming.session.finish()
-                incoming.session.give_up()
+                _let_go(incoming.session, notes)
     except ManifestError as error:
         raise RestoreImpossible(f"the manifest can't be read: {error.reason}", _sessions(found)) from None
-    except (KernelError, KernelFailed) as error:
+    except Exception as error:
+        # Whatever this is, it must not end the process while what came over is in its hands.
         if found:
-            raise RestoreImpossible(f"the manifest came over, but {error}", _sessions(found)) from None
+            raise RestoreImpossible(f"the manifest came over, but {error}", _sessions(found)) from error
         if isinstance(error, KernelError):
             match error.call, error.errno:
                 case Call.OPEN, _:
@@ -208,6 +221,7 @@ def _retrieve(device: Device, slot: str, found: list[_Incoming]) -> None:
         with incoming.session.retrieve_fd(0) as memfd:
             incoming.data = _read(memfd)
         incoming.epoch = read_epoch(incoming.data)
+        incoming.manifest, incoming.end = replay(incoming.data)
     except (KernelError, ManifestError) as error:
         incoming.problem = error
 
@@ -231,11 +245,19 @@ def _newest(found: list[_Incoming], boot_id: str) -> tuple[Manifest, list[str]]:
             raise ManifestError(str(problem))
     notes = [f"passed over a journal that is not whole: {problem}" for problem in problems]
     newest = max(whole, key=lambda incoming: incoming.epoch)
-    manifest, end = replay(newest.data)
-    if any(newest.data[end:]):
-        notes.append(f"passed over a torn record at byte {end} of the journal: it was never acknowledged")
-    manifest.enter_new_kernel(boot_id)
-    return manifest, notes
+    if len(newest.data.rstrip(b"\0")) > newest.end:
+        notes.append(f"passed over a torn record at byte {newest.end} of the journal: it was never acknowledged")
+    newest.manifest.enter_new_kernel(boot_id)
+    return newest.manifest, notes
+
+
+def _let_go(session: Session, notes: list[str]) -> None:
+    """Finish a journal that has a successor. Where the kernel doesn't, it is dropped by the next live update."""
+    try:
+        session.finish()
+    except KernelError as error:
+        notes.append(f"the kernel keeps a journal that is not needed any more: {error}")
+    session.give_up()
 
 
 class ReadableCopy:

@@ -149,7 +149,9 @@ def test_levels_are_counted_and_brackets_in_strings_are_not():
         (b'{"a":{"b":1,"\\u0062":2}}', "has 'b' twice in an object"),
         (b"]" * 99 + b"[" * 99, "is not JSON at character 0: Expecting value"),
         (b'\\"' + b"[" * 999, "is nested deeper than 32 levels"),
-        (b'{"a":[' + b"{}," * 4095 + b"{}]}", "has more than 4096 objects and arrays"),
+        (b'{"a":[' + b"{}," * 4095 + b"{}]}", "has more than 8192 values"),
+        (b'{"a":[' + b"0," * 8191 + b"0]}", "has more than 8192 values"),
+        (b'{"a":' + b'"\\\""' + b",0" * 8192, "has more than 8192 values"),
     ],
 )
 def test_what_is_no_json_object_is_refused_with_the_reason(frame, reason):
