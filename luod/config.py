@@ -40,7 +40,7 @@ class Config(BaseModel):
         except FileNotFoundError as error:
             if path is not None:
                 raise ConfigError(f"{chosen}: {error.strerror}") from None
-        except (OSError, tomllib.TOMLDecodeError) as error:
+        except (OSError, ValueError) as error:  # no TOML, or no UTF-8
             raise ConfigError(f"{chosen}: {error}") from None
         given |= {key: value for key, value in overrides.items() if value is not None}
         try:

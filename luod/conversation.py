@@ -7,9 +7,9 @@ likes. It is done in threads, a few for each owner, so whoever keeps them busy w
 import logging
 import math
 import resource
-from collections.abc import Callable
-from contextlib import suppress
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
+from typing import NamedTuple, TypeVar
 
 import trio
 
@@ -17,7 +17,7 @@ from luod import errors
 from luod.fds import FdBundle
 from luod.interface import custody
 from luod.kernel.api import KernelError
-from luod.methods import SERVED, WATCH, Answer, Methods, Request
+from luod.methods import RETRIEVE, SERVED, WATCH, Methods, Request
 from luod.policy import Limits
 from luod.sockets import DescriptorsLost, Peer
 from luod.transport import Connection
@@ -34,20 +34,37 @@ T = TypeVar("T")
 _EVENTS_AHEAD = 16
 """How many events a watcher may be behind before its connection is ended."""
 
+_LAST_PATIENCE = 0.1
+"""How long a close may take that begins when luod is about to end, in seconds."""
+
 
 class Ended(Exception):
     """The connection is over. What had to be said was said."""
 
 
+class Outgoing(NamedTuple):
+    """A reply as it is sent, and the descriptors that go with it: they are closed afterwards."""
+
+    data: bytes
+    fds: FdBundle
+
+
 class Guests:
-    """The connections of one owner, and what they share: threads, and room for descriptors that came and wait."""
+    """The connections of one owner, and what they share: threads, and room for descriptors that came and wait.
+
+    `reading` lets the event loop read one message of theirs and then turn to others, however many they have sent.
+    `lending` is for replies that carry many descriptors: as long as nobody reads them they are open in luod.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self.conversations: set[Conversation] = set()
+        self.reading = trio.Lock()
+        self.lending = trio.CapacityLimiter(limits.threads_per_owner)
         self._threads = trio.CapacityLimiter(limits.threads_per_owner)
         self._most_in_flight = limits.descriptors_in_flight_per_owner
         self._in_flight = 0
         self._closing: set[trio.CancelScope] = set()
+        self._patience = math.inf
 
     @property
     def gone(self) -> bool:
@@ -74,7 +91,7 @@ class Guests:
         """Close descriptors of luod's own: the last close of a large file takes its time, too."""
         if not len(fds):
             return
-        with trio.CancelScope(shield=True) as scope:
+        with trio.move_on_after(self._patience, shield=True) as scope:
             self._closing.add(scope)
             try:
                 await trio.to_thread.run_sync(_close, fds, limiter=self._threads, abandon_on_cancel=True)
@@ -82,7 +99,8 @@ class Guests:
                 self._closing.discard(scope)
 
     def abandon(self) -> None:
-        """Wait no longer for what is being closed: the end of the process closes it."""
+        """Wait no longer for what is being closed, or will be: the end of the process closes it."""
+        self._patience = _LAST_PATIENCE
         for scope in self._closing:
             scope.cancel()
 
@@ -94,8 +112,8 @@ def _close(fds: FdBundle) -> None:
         log.debug("a descriptor was closed with %s", error)
 
 
-def _refusal(error: errors.WireError) -> Reply:
-    return Reply(error.parameters(), error=error.wire_name())
+def _refusal(error: errors.WireError) -> bytes:
+    return Reply(error.parameters(), error=error.wire_name()).encode()
 
 
 class Conversation:
@@ -156,7 +174,8 @@ class Conversation:
         """
         deadline = trio.current_time() + self._limits.half_message_seconds
         while not self._stopping:
-            message = self._framer.next_message()
+            async with self._guests.reading:
+                message = self._framer.next_message()
             if message is not None:
                 return message
             partial = self._framer.partial
@@ -194,25 +213,26 @@ class Conversation:
         call = None
         try:
             call = Call.read(message.body)
+            if call.upgrade:
+                raise errors.InvalidParameter("upgrade", "there is nothing to upgrade a connection to")
             if call.method == WATCH:
                 await self._watch(call)
             else:
-                await self._send_all(call, await self._serve(call, message.fds))
+                async with self._guests.lending if call.method == RETRIEVE else nullcontext():
+                    await self._send_all(call, await self._serve(call, message.fds))
         except errors.WireError as error:
             if call is not None and not call.oneway:
                 await self._send(_refusal(error))
         finally:
             await self._guests.close(message.fds)
 
-    async def _serve(self, call: Call, fds: FdBundle) -> list[Answer]:
-        """Have a call done. Raises WireError."""
+    async def _serve(self, call: Call, fds: FdBundle) -> list[Outgoing]:
+        """Have a call done: the replies to it. Raises WireError."""
         interface, member = self._service.find(call.method)
         if interface == VARLINK:
-            return [Answer(self._service.answer(member, call.parameters))]
-        served = SERVED[call.method]
-        request = Request(self._peer, served.method.parameters.read(call.parameters), fds, more=call.more)
+            return [Outgoing(Reply(self._service.answer(member, call.parameters)).encode(), FdBundle())]
         try:
-            return await self._guests.run(lambda: served.call(self._methods, request))
+            return await self._guests.run(lambda: self._do(call, fds))
         except KernelError as error:
             raise errors.KernelFailed(error.call, error.errno) from None
         except OSError as error:
@@ -225,23 +245,31 @@ class Conversation:
             log.exception("%s of uid %d failed", call.method, self._peer.uid)
             raise Ended from None
 
-    async def _send_all(self, call: Call, answers: list[Answer]) -> None:
+    def _do(self, call: Call, fds: FdBundle) -> list[Outgoing]:
+        """Do a call, in a thread: what it takes to read and to write much is done there as well."""
+        served = SERVED[call.method]
+        request = Request(self._peer, served.method.parameters.read(call.parameters), fds, more=call.more)
+        answers = served.call(self._methods, request)
+        return [
+            Outgoing(Reply(answer.parameters, continues=position < len(answers)).encode(), answer.fds)
+            for position, answer in enumerate(answers, 1)
+        ]
+
+    async def _send_all(self, call: Call, replies: list[Outgoing]) -> None:
         """Send the replies to a call, and close the descriptors that went with them."""
         try:
-            for position, answer in enumerate(answers, 1):
+            for data, fds in replies:
                 if not call.oneway:
-                    reply = Reply(answer.parameters, continues=position < len(answers))
-                    await self._send(reply, answer.fds)
+                    await self._send(data, [fd.fileno() for fd in fds])
         finally:
-            for answer in answers:
-                await self._guests.release(answer.fds)
+            for _, fds in replies:
+                await self._guests.release(fds)
 
-    async def _send(self, reply: Reply, fds: FdBundle | None = None) -> None:
-        """Send a reply. Raises Ended where nobody reads it."""
-        numbers = [fd.fileno() for fd in fds or ()]
+    async def _send(self, data: bytes, fds: Sequence[int] = ()) -> None:
+        """Send a reply, with borrowed descriptors. Raises Ended where nobody reads it."""
         try:
             with trio.fail_after(self._limits.slow_reader_seconds):
-                await self._connection.send(reply.encode(), numbers)
+                await self._connection.send(data, fds)
         except (OSError, trio.TooSlowError):
             raise Ended from None
 
@@ -287,7 +315,7 @@ class Conversation:
 
     async def _tell(self, event: Event, secret: str | None = None) -> None:
         reply = custody.WatchReply(event=event, watcher=secret)
-        await self._send(Reply(reply.wire(), continues=event is not Event.STOPPING))
+        await self._send(Reply(reply.wire(), continues=event is not Event.STOPPING).encode())
 
     async def _until_client_goes(self, watching: trio.CancelScope) -> None:
         await self._receive()

@@ -89,7 +89,8 @@ class Custodian:
     def document(self) -> Document:
         """The manifest for people and programs."""
         with self._holdings.table:
-            return Document.of(self._holdings.manifest, self._holdings.epoch)
+            document = Document.draft(self._holdings.manifest, self._holdings.epoch)
+        return document.sealed()
 
     def totals(self) -> Totals:
         """How much there is of everything."""
@@ -178,6 +179,7 @@ class Custodian:
     def finish(self, owner: Owner, name: str) -> None:
         """End an incoming session: what its owner didn't take is gone."""
         with self._holdings.at_work(owner, name, Request.FINISH) as holding:
+            self._holdings.make_room()
             self._holdings.finish_in_kernel(holding)
             self._holdings.settle(SessionGone(session_id=holding.session.id))
             self._holdings.forget(holding)
@@ -187,15 +189,17 @@ class Custodian:
         with self._holdings.at_work(owner, name, Request.REARM) as holding:
             session = holding.session
             files = {kernel_token: self._holdings.file(holding, kernel_token) for kernel_token in session.held()}
-            for position, (kernel_token, fd) in enumerate(files.items()):
+            for kernel_token, fd in files.items():
                 if missing := without_memory(os.fstat(fd.fileno())):
-                    token = session.files[kernel_token].token
-                    reason = f"token {token} is sparse, fallocate it first: {missing} of its bytes have no memory"
-                    raise errors.NotPreservable(position, reason)
+                    reason = f"it is sparse, fallocate it first: {missing} of its bytes have no memory"
+                    raise errors.RearmRefused(name, session.files[kernel_token].token, reason)
             with self._holdings.renewal(holding) as successor:
                 self._holdings.finish_in_kernel(holding)
                 for kernel_token, fd in files.items():
-                    successor.preserve_fd(fd.fileno(), kernel_token)
+                    try:
+                        successor.preserve_fd(fd.fileno(), kernel_token)
+                    except KernelError as error:
+                        raise errors.RearmRefused(name, session.files[kernel_token].token, str(error)) from None
                     self._holdings.mark(holding, kernel_token, look_at(fd))
 
     def discard(self, owner: Owner, name: str) -> None:

@@ -4,7 +4,6 @@ import logging
 import os
 import resource
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
@@ -23,9 +22,9 @@ from luod.kernel.api import KernelError
 from luod.kernel.find import kernel_at
 from luod.kernel.shared import SharedKernel
 from luod.methods import SERVED, WATCH, Methods
-from luod.policy import Policy
+from luod.policy import Limits, Policy
 from luod.server import Server
-from luod.sockets import listen
+from luod.sockets import FDS_MAX, address, listen, listening
 from luod.store import ReadableCopy, RestoreImpossible, SecondLuod, recover
 from luod.systemd import listen_fds, logs_to_journal, notify
 from luod.update import Watchers
@@ -37,6 +36,7 @@ log = logging.getLogger(__name__)
 GRACE: Final = 10.0
 """How long what is under way may take once luod is told to stop, in seconds."""
 
+_CLOSING: Final = 1.0
 _COPY_PAUSE: Final = 0.2
 _OWN_DESCRIPTORS: Final = 64
 _PRIORITIES: Final = {"DEBUG": "<7>", "INFO": "<6>", "WARNING": "<4>", "ERROR": "<3>", "CRITICAL": "<2>"}
@@ -71,24 +71,28 @@ async def run(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Be luod until `stop`. `handed` are listening sockets to use instead of one of its own. Raises StartError."""
+    """Be luod until `stop`. `handed` are listening sockets to use instead of one of its own. Raises StartError.
+
+    What can fail comes first: whoever has taken over what came over and then ends, loses it.
+    """
     bell = _Bell()
+    service, descriptors = _service(), _room_for_descriptors(config.limits)
     policy, watchers = Policy(os.geteuid()), Watchers(config.limits.watchers_per_owner)
-    async with _holding(config, bell) as there, _listening(config.socket, handed) as listeners:
-        server = Server(Methods(there, policy, watchers, config.device), _service(), watchers, config.limits)
+    async with _listening(config.socket, handed) as listeners, _holding(config, descriptors, bell) as there:
+        server = Server(Methods(there, policy, watchers, config.device), service, watchers, config.limits)
         async with trio.open_nursery() as nursery:
             if isinstance(there, Custodian):
                 nursery.start_soon(_follow, there, ReadableCopy(config.runtime_directory / "manifest.json"), bell)
             notify("READY=1", f"STATUS={_summary(there)}")
-            log.info("listening on %s; %s", ", ".join(sock.getsockname() for sock in listeners), _summary(there))
+            log.info("listening on %s; %s", ", ".join(map(address, listeners)), _summary(there))
             task_status.started()
             await server.serve(listeners, stop, GRACE)
-            notify("STOPPING=1")
             nursery.cancel_scope.cancel()
 
 
 def main(config: Config) -> int:
     """Be luod until SIGTERM or SIGINT; the exit status."""
+    os.umask(0o022)  # whatever it was: everybody reaches the socket, and nobody else writes beside it
     logging.basicConfig(level=logging.INFO, format=_log_format(), stream=sys.stderr)
     if logs_to_journal():
         for level, priority in _PRIORITIES.items():
@@ -113,23 +117,26 @@ def _log_format() -> str:
 
 async def _until_signal(config: Config, handed: Sequence[OwnedFd]) -> None:
     stop = trio.Event()
-    async with trio.open_nursery() as nursery:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_at, signals, stop)
             await run(config, stop, handed)
             nursery.cancel_scope.cancel()
 
 
 async def _stop_at(signals: AsyncIterator[int], stop: trio.Event) -> None:
-    async for _ in signals:
-        stop.set()
+    async for number in signals:
+        if number == signal.SIGHUP:
+            log.warning("SIGHUP changes nothing: the configuration is read at the start only")
+        elif not stop.is_set():
+            notify("STOPPING=1")
+            stop.set()
 
 
 @asynccontextmanager
-async def _holding(config: Config, bell: _Bell) -> AsyncIterator[Custodian | RestoreImpossible]:
+async def _holding(config: Config, descriptors: int, bell: _Bell) -> AsyncIterator[Custodian | RestoreImpossible]:
     """Hold what there is to hold. Afterwards nothing of it is held: what nobody else has open is gone."""
-    soft = _raise_descriptor_limit()
-    there = await trio.to_thread.run_sync(_take_over, config, soft, bell)
+    there = await trio.to_thread.run_sync(_take_over, config, descriptors, bell)
     try:
         yield there
     finally:
@@ -146,37 +153,48 @@ def _take_over(config: Config, descriptors: int, bell: _Bell) -> Custodian | Res
         return impossible
     except SecondLuod as error:
         raise StartError(f"{error}: stop it first, or use another --device") from None
-    except (KernelError, KernelFailed) as error:
+    except (KernelError, KernelFailed, OSError) as error:
         raise StartError(f"{config.device}: {error}") from None
     for note in recovered.notes:
         log.warning("%s", note)
-    limits = config.limits
-    room = descriptors - limits.connections - limits.descriptors_in_flight_per_owner - _OWN_DESCRIPTORS
+    return Custodian(
+        kernel, recovered.manifest, recovered.journal, config.limits, descriptors=descriptors, changed=bell.ring
+    )
+
+
+def _room_for_descriptors(limits: Limits) -> int:
+    """Have as many descriptors as this process may. How many of them are there for custody. Raises StartError."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    lent = limits.threads_per_owner * FDS_MAX
+    room = most - limits.connections - limits.descriptors_in_flight_per_owner - lent - _OWN_DESCRIPTORS
     if room <= 0:
-        raise StartError(f"the limit of {descriptors} open files (ulimit -n) is too low for these limits of luod's")
-    return Custodian(kernel, recovered.manifest, recovered.journal, limits, descriptors=room, changed=bell.ring)
-
-
-def _raise_descriptor_limit() -> int:
-    """Have as many descriptors as this process may; each file in custody is one. How many that is."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
+        raise StartError(f"the limit of {most} open files (ulimit -n) is too low for these limits of luod's")
+    return room
 
 
 @asynccontextmanager
 async def _listening(path: Path, handed: Sequence[OwnedFd]) -> AsyncIterator[list[trio.socket.SocketType]]:
     """The sockets that were handed over, or one of our own at `path`. Raises StartError."""
-    with ExitStack() as stack:
+    with ExitStack() as undo:
         try:
-            sockets = [stack.enter_context(socket.socket(fileno=fd.hand_on())) for fd in handed]
+            sockets = [undo.enter_context(listening(fd)) for fd in handed]
+        except OSError as error:
+            raise StartError(f"the service manager handed over no listening Unix stream socket: {error}") from None
+        try:
             if not sockets:
-                sockets = [stack.enter_context(listen(path))]
+                sockets = [undo.enter_context(listen(path))]
         except OSError as error:
             raise StartError(f"{path}: {error.strerror or error}") from None
         for sock in sockets:
             sock.settimeout(0)
+        last = undo.pop_all()
+    try:
         yield [trio.socket.from_stdlib_socket(sock) for sock in sockets]
+    finally:
+        # Closes what those have sent who were not accepted any more: that may take longer than it is worth.
+        with trio.move_on_after(_CLOSING, shield=True):
+            await trio.to_thread.run_sync(last.close, abandon_on_cancel=True)
 
 
 def _service() -> Service:
@@ -201,11 +219,20 @@ def _summary(there: Custodian | RestoreImpossible) -> str:
 
 
 async def _follow(custodian: Custodian, copy: ReadableCopy, bell: _Bell) -> None:
-    """Keep the readable copy up to date, but not more often than somebody could read it."""
-    while True:
-        try:
-            await trio.to_thread.run_sync(lambda: copy.write(custodian.document()))
-        except OSError as error:
-            log.warning("the readable copy of the manifest can't be written: %s", error)
-        await trio.sleep(_COPY_PAUSE)
-        await bell.wait()
+    """Keep the readable copy up to date, but not more often than somebody could read it; and once more at the end."""
+    try:
+        while True:
+            await _write(copy, custodian)
+            await trio.sleep(_COPY_PAUSE)
+            await bell.wait()
+    finally:
+        with trio.CancelScope(shield=True):
+            await _write(copy, custodian)
+
+
+async def _write(copy: ReadableCopy, custodian: Custodian) -> None:
+    try:
+        await trio.to_thread.run_sync(lambda: copy.write(custodian.document()))
+    except Exception as error:
+        # Whatever this is, it must not end the process, which holds the sessions.
+        log.warning("the readable copy of the manifest can't be written: %s", error)

@@ -172,6 +172,14 @@ class FinishRefused(CustodyError):
 
 
 @dataclass(eq=False)
+class RearmRefused(CustodyError):
+    text = "token {token} of session {session!r} can't be preserved again: {reason}"
+    session: str
+    token: int
+    reason: str
+
+
+@dataclass(eq=False)
 class UpdateInProgress(CustodyError):
     text = "live update {update} is in progress"
     update: int

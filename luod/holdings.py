@@ -54,6 +54,8 @@ class Journal(Protocol):
 
     def append(self, record: Record) -> None: ...
 
+    def make_room(self) -> object: ...
+
     def fall_behind(self) -> None: ...
 
     def give_up(self) -> None: ...
@@ -176,6 +178,11 @@ class Holdings:
             self._journal.append(record)
             self.manifest.apply(record)
         self._changed()
+
+    def make_room(self) -> None:
+        """Let a record be sure to find room in the journal, before what it records is done and can't be undone."""
+        with self.table:
+            self._journal.make_room()
 
     def settle(self, record: Record) -> None:
         """Let it be so, for it is. Write it down if possible: a reader comes to the same without it."""

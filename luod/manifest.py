@@ -3,7 +3,7 @@
 A journal is a header and records, each with its length and checksum. Whoever reads it applies every record in
 order up to the first that isn't whole: only the last one can be torn, and what it says was never acknowledged.
 
-    header: magic, version, epoch, checksum        (written last: a journal with a header has its whole snapshot)
+    header: magic, version, length of the snapshot, epoch, checksum     (written last)
     record: length, checksum, JSON
 """
 
@@ -20,7 +20,7 @@ from luod.names import camel
 VERSION: Final = 1
 MAGIC: Final = b"LUODJRNL"
 HEADER: Final = struct.Struct("=8sIIQII")
-"""magic, version, reserved, epoch, reserved, CRC-32 of all before."""
+"""magic, version, bytes of the snapshot that follows, epoch, reserved, CRC-32 of all before."""
 
 RECORD: Final = struct.Struct("=II")
 """Before each record: its length, and the CRC-32 of its JSON."""
@@ -302,9 +302,12 @@ def encode(record: Record) -> bytes:
     return RECORD.pack(len(payload), zlib.crc32(payload)) + payload
 
 
-def header(epoch: int) -> bytes:
-    """The header of the journal that is number `epoch` of its line: the reader takes the highest."""
-    start = HEADER.pack(MAGIC, VERSION, 0, epoch, 0, 0)[:-4]
+def header(epoch: int, snapshot: int = 0) -> bytes:
+    """The header of the journal that is number `epoch` of its line: the reader takes the highest.
+
+    `snapshot` is how many bytes of records the journal starts with, which can't be torn.
+    """
+    start = HEADER.pack(MAGIC, VERSION, snapshot, epoch, 0, 0)[:-4]
     return start + struct.pack("=I", zlib.crc32(start))
 
 
@@ -325,9 +328,10 @@ def read_epoch(journal: bytes) -> int:
 def replay(journal: bytes) -> tuple[Manifest, int]:
     """The manifest that a journal leads to, and where its last whole record ends.
 
-    Raises ManifestError where it has no whole header, or where a whole record makes no sense.
+    Raises ManifestError where it has no whole header or snapshot, or where a whole record makes no sense.
     """
     read_epoch(journal)
+    snapshot: int = HEADER.unpack_from(journal)[2]
     manifest = Manifest()
     end = HEADER.size
     while end + RECORD.size <= len(journal):
@@ -343,6 +347,8 @@ def replay(journal: bytes) -> tuple[Manifest, int]:
         end += RECORD.size + length
     if end == HEADER.size:
         raise ManifestError("it has no whole record")
+    if end < HEADER.size + snapshot:
+        raise ManifestError(f"its snapshot is damaged at byte {end}")
     return manifest, end
 
 
@@ -368,14 +374,18 @@ class Document(_Model):
     @classmethod
     def of(cls, manifest: Manifest, epoch: int) -> Self:
         """The document that shows `manifest` as it is now, on its own."""
-        document = cls(
-            boot_id=manifest.boot_id,
-            generation=manifest.generation,
-            epoch=epoch,
-            sessions=[session.model_copy(deep=True) for session in manifest.sessions.values()],
-        )
-        document.checksum = document.expected_checksum()
-        return document
+        return cls.draft(manifest, epoch).sealed()
+
+    @classmethod
+    def draft(cls, manifest: Manifest, epoch: int) -> Self:
+        """The same without its checksum, which takes as long again."""
+        sessions = [session.model_copy(deep=True) for session in manifest.sessions.values()]
+        return cls(boot_id=manifest.boot_id, generation=manifest.generation, epoch=epoch, sessions=sessions)
+
+    def sealed(self) -> Self:
+        """This document, with its checksum."""
+        self.checksum = self.expected_checksum()
+        return self
 
     def expected_checksum(self) -> str:
         body = self.model_copy(update={"checksum": ""}).model_dump_json(by_alias=True)

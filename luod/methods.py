@@ -197,6 +197,9 @@ SERVED: Final = _served(
 
 WATCH: Final = f"{custody.NAME}.Watch"
 
+RETRIEVE: Final = f"{custody.NAME}.Retrieve"
+"""The method whose replies carry many descriptors."""
+
 
 def _session(session: Session) -> custody.Session:
     return custody.Session(

@@ -28,7 +28,7 @@ def session_name(value: str) -> str:
 
 
 def file_name(value: str) -> str:
-    """Return `value` if it can name a file: printable, 1 to 255 bytes of UTF-8."""
+    """Return `value` if it can name a file: printable, 1 to 64 bytes of UTF-8."""
     if not value.isprintable() or not 1 <= len(value.encode()) <= FILE_NAME_MAX:
         raise ValueError(f"must be 1 to {FILE_NAME_MAX} bytes of printable text")
     return value

@@ -14,14 +14,15 @@ Seconds = Annotated[float, Field(gt=0)]
 class Limits(BaseModel):
     """What luod grants at most. An owner is a uid; no owner is exempt."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     connections: Count = 512
     connections_per_owner: Count = 128
     descriptors_in_flight_per_owner: Count = 2048
     threads_per_owner: Count = 4
     sessions_per_owner: Count = 4096
-    files_per_session: Count = 4096
+    files_per_session: Annotated[Count, Field(le=8000)] = 4096
+    """At most as many as one message can name (`varlink.framing`)."""
     files_per_owner: Count = 65536
     watchers_per_owner: Count = 32
     half_message_seconds: Seconds = 10.0

@@ -7,6 +7,7 @@ import trio
 
 from luod import errors
 from luod.conversation import Conversation, Guests
+from luod.fds import FdBundle
 from luod.methods import Methods
 from luod.policy import Limits
 from luod.transport import Connection
@@ -15,7 +16,6 @@ from luod.varlink.service import Service
 
 log = logging.getLogger(__name__)
 
-_ACCEPT_LATER = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _ACCEPT_PAUSE = 0.1
 
 
@@ -29,6 +29,7 @@ class Server:
         self._limits = limits
         self._room = trio.Semaphore(limits.connections)
         self._guests: dict[int, Guests] = {}
+        self._stopping = False
 
     async def serve(self, listeners: list[trio.socket.SocketType], stop: trio.Event, grace: float) -> None:
         """Serve until `stop`; then accept no more, and give what is under way `grace` seconds to be answered."""
@@ -39,6 +40,7 @@ class Server:
                         accepting.start_soon(self._accept, listener, connections)
                     await stop.wait()
                     accepting.cancel_scope.cancel()
+                self._stopping = True
                 self._watchers.tell_all(Event.STOPPING)
                 for guests in self._guests.values():
                     for conversation in guests.conversations:
@@ -60,11 +62,10 @@ class Server:
                 sock, _ = await listener.accept()
             except OSError as error:
                 self._room.release()
-                if error.errno in _ACCEPT_LATER:
+                if error.errno != errno.ECONNABORTED:
+                    # Mostly for want of descriptors. Whatever this is, it must not end the process.
                     log.warning("can't accept connections for now: %s", error.strerror)
                     await trio.sleep(_ACCEPT_PAUSE)
-                elif error.errno != errno.ECONNABORTED:
-                    raise
             except BaseException:
                 self._room.release()
                 raise
@@ -87,14 +88,14 @@ class Server:
         try:
             if len(guests.conversations) >= most:
                 await conversation.refuse(errors.QuotaExceeded("connections", most))
-            else:
+            elif not self._stopping:
                 guests.conversations.add(conversation)
                 await conversation.hold()
         except Exception:
             # Whatever this is, it must not end the process, which holds the sessions.
             log.exception("the connection of uid %d, pid %d failed", peer.uid, peer.pid)
         finally:
-            connection.close()
+            await guests.release(FdBundle([connection.hand_on()]))
             guests.conversations.discard(conversation)
             if guests.gone:
                 self._guests.pop(peer.uid, None)

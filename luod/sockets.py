@@ -83,6 +83,22 @@ def send_blocking(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> 
         sock.sendall(data[sent:])
 
 
+def listening(fd: OwnedFd) -> socket.socket:
+    """A socket that is there to listen on. Raises OSError where it is something else."""
+    sock = socket.socket(fileno=fd.hand_on())
+    kind = sock.family, sock.type, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    if kind != (socket.AF_UNIX, socket.SOCK_STREAM, 1):
+        sock.close()
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    return sock
+
+
+def address(sock: "socket.socket | trio.socket.SocketType") -> str:
+    """Where a Unix socket can be reached; `@` stands before a name that is in no file system."""
+    name = sock.getsockname()
+    return name if isinstance(name, str) else "@" + os.fsdecode(name[1:])
+
+
 @contextmanager
 def listen(path: Path) -> Iterator[socket.socket]:
     """Listen at `path` for the `with` block, for everybody. A socket that nobody listens on is replaced.
@@ -109,10 +125,12 @@ def _clear(path: Path) -> None:
         return
     if not is_socket:
         raise OSError(errno.EEXIST, "something else than a socket is there")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(os.fspath(path))
         except ConnectionRefusedError:
             path.unlink()
-        else:
-            raise OSError(errno.EADDRINUSE, "another luod listens there")
+            return
+        except BlockingIOError:  # somebody who is slow to accept
+            pass
+    raise OSError(errno.EADDRINUSE, "another luod listens there")

@@ -80,15 +80,20 @@ class Journal:
         was written.
         """
         data = encode(record)
-        memory = self._memory
-        if memory is None or self._behind or self._end + len(data) > len(memory):
-            with self._kernel.device() as device:
-                memory = self.switch(device, spare=len(data))
+        memory = self.make_room(len(data))
         # Length and checksum last: a reader sees the whole record or none.
         start = self._end + RECORD.size
         memory[start : self._end + len(data)] = data[RECORD.size :]
         memory[self._end : start] = data[: RECORD.size]
         self._end += len(data)
+
+    def make_room(self, size: int = 4096) -> mmap.mmap:
+        """Have room for `size` bytes of records, in a new journal if need be. Raises as `append`."""
+        memory = self._memory
+        if memory is None or self._behind or self._end + size > len(memory):
+            with self._kernel.device() as device:
+                memory = self.switch(device, spare=size)
+        return memory
 
     def fall_behind(self) -> None:
         """The manifest has changed without a record: the next append starts with a new snapshot."""
@@ -108,7 +113,7 @@ class Journal:
             with _answered("mmap"):
                 memory = undo.enter_context(mmap.mmap(memfd.fileno(), size))
             memory[HEADER.size : HEADER.size + len(snapshot)] = snapshot
-            memory[: HEADER.size] = header(self.epoch + 1)
+            memory[: HEADER.size] = header(self.epoch + 1, len(snapshot))
             session = device.create_session(slot)
             undo.callback(session.give_up)
             session.preserve_fd(memfd.fileno(), 0)
@@ -194,7 +199,7 @@ def recover(kernel: SharedKernel) -> Recovered:
             raise RestoreImpossible(f"the manifest came over, but {error}", _sessions(found)) from error
         if isinstance(error, KernelError):
             match error.call, error.errno:
-                case Call.OPEN, _:
+                case Call.OPEN, number if number != errno.EBUSY:
                     raise RestoreImpossible(error.meaning) from None
                 case Call.RETRIEVE_SESSION, errno.EINVAL:
                     raise RestoreImpossible("another process holds the manifest that came over") from None

@@ -3,12 +3,15 @@
 sd_notify(3), sd_listen_fds(3), systemd.exec(5).
 """
 
+import logging
 import os
 import re
 import socket
 from pathlib import Path
 
 from luod.fds import OwnedFd
+
+log = logging.getLogger(__name__)
 
 _FIRST = 3
 
@@ -30,15 +33,19 @@ def listen_fds() -> list[tuple[str, OwnedFd]]:
 
 
 def notify(*assignments: str) -> bool:
-    """Tell the service manager, for instance `READY=1`. False where there is none to tell. Raises OSError."""
+    """Tell the service manager, for instance `READY=1`. False where there is none to tell, or it can't be told."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return False
     if address.startswith("@"):
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        sock.connect(address)
-        sock.send("\n".join(assignments).encode())
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            sock.connect(address)
+            sock.send("\n".join(assignments).encode())
+    except OSError as error:
+        log.warning("the service manager at NOTIFY_SOCKET=%s can't be told %s: %s", address, assignments[0], error)
+        return False
     return True
 
 
@@ -57,5 +64,5 @@ def unit_of(pid: int) -> str | None:
         cgroup = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    units = re.findall(r"[^/\n]+\.(?:service|scope)(?=/|$)", cgroup, re.MULTILINE)
+    units = re.findall(r"(?<=/)[A-Za-z0-9:_.\\@-]+\.(?:service|scope)(?=/|$)", cgroup, re.MULTILINE)
     return units[-1] if units else None

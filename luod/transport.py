@@ -6,7 +6,7 @@ from typing import Final
 
 import trio
 
-from luod.fds import FdBundle
+from luod.fds import FdBundle, OwnedFd
 from luod.sockets import CHUNK, CONTROL_BYTES, Peer, ancillary, peer_of, received
 
 _QUEUE_FULL_PAUSE: Final = 0.01
@@ -51,9 +51,15 @@ class Connection:
 
         A send that was cancelled or failed may have sent a part: the connection is of no use afterwards.
         """
-        sent = await self._sock.sendmsg([data], ancillary(fds), socket.MSG_NOSIGNAL)
-        while sent < len(data):  # a partial sendmsg has sent its descriptors already
-            sent += await self._sock.send(data[sent:], socket.MSG_NOSIGNAL)
+        rest = memoryview(data)
+        rest = rest[await self._sock.sendmsg([rest], ancillary(fds), socket.MSG_NOSIGNAL) :]
+        while rest:  # a partial sendmsg has sent its descriptors already
+            rest = rest[await self._sock.send(rest, socket.MSG_NOSIGNAL) :]
 
     def close(self) -> None:
         self._sock.close()
+
+    def hand_on(self) -> OwnedFd:
+        """Give the socket to the caller. Closing it closes the descriptors that nobody received: it may take long."""
+        trio.lowlevel.notify_closing(self._sock)
+        return OwnedFd(self._sock.detach())

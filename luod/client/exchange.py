@@ -65,7 +65,7 @@ class Conversation:
 
     def __init__(self) -> None:
         self.over: str | None = None
-        self._framer = Framer(REPLY_BYTES, max_containers=REPLY_BYTES)
+        self._framer = Framer(REPLY_BYTES, max_values=REPLY_BYTES)
         self._awaiting = False
 
     def run(self, exchange: Exchange[T]) -> Steps[T]:

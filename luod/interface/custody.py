@@ -22,6 +22,7 @@ NAME = "io.luod.Custody"
 
 
 WireMode = Annotated[Mode, Field(strict=False)]
+Tokens = Annotated[list[Token], Field(fail_fast=True)]
 
 
 class File(Reply):
@@ -80,7 +81,7 @@ class CreateReply(Reply):
 
 
 class PreserveParameters(OfSession):
-    files: Annotated[list[FileToPreserve], Field(min_length=1)]
+    files: Annotated[list[FileToPreserve], Field(min_length=1, fail_fast=True)]
 
 
 class PreserveReply(Reply):
@@ -88,7 +89,7 @@ class PreserveReply(Reply):
 
 
 class UnpreserveParameters(OfSession):
-    tokens: Annotated[list[Token], Field(min_length=1)]
+    tokens: Annotated[Tokens, Field(min_length=1)]
 
 
 class UnpreserveReply(Reply):
@@ -96,7 +97,7 @@ class UnpreserveReply(Reply):
 
 
 class RetrieveParameters(OfSession):
-    tokens: list[Token] | None = None
+    tokens: Tokens | None = None
 
 
 class RetrieveReply(Reply):
@@ -123,7 +124,7 @@ class ListReply(Reply):
 
 
 class WatchParameters(ForOwner):
-    sessions: list[SessionName] | None = None
+    sessions: Annotated[list[SessionName], Field(fail_fast=True)] | None = None
     participate: bool | None = None
 
 

@@ -47,13 +47,13 @@ class Framer:
 
     MAX_BYTES: Final = 1 << 20
     MAX_DEPTH: Final = 32
-    MAX_CONTAINERS: Final = 4096
-    """The most objects and arrays in a message: each costs far more time to read than its bytes."""
+    MAX_VALUES: Final = 8192
+    """The most values in a message: each costs far more time to read than its bytes."""
     MAX_FDS: Final = 253
 
-    def __init__(self, max_bytes: int = MAX_BYTES, max_containers: int = MAX_CONTAINERS) -> None:
+    def __init__(self, max_bytes: int = MAX_BYTES, max_values: int = MAX_VALUES) -> None:
         self._max_bytes = max_bytes
-        self._max_containers = max_containers
+        self._max_values = max_values
         self._buffer = bytearray()
         self._position = 0  # of the buffer's first byte in the stream
         self._searched = 0  # bytes of the buffer that are known to hold no NUL
@@ -102,10 +102,7 @@ class Framer:
             raise ProtocolError("message", f"is longer than {self._max_bytes} bytes")
         if nul < 0:
             return None
-        frame = bytes(self._buffer[:nul])
-        if frame.count(b"{") + frame.count(b"[") > self._max_containers:
-            raise ProtocolError("message", f"has more than {self._max_containers} objects and arrays")
-        body = _read(frame, self.MAX_DEPTH)
+        body = _read(bytes(self._buffer[:nul]), self.MAX_DEPTH, self._max_values)
         # An error's parameters may speak of the call's descriptors; it carries none of its own.
         named = [] if body.get("error") is not None else _named_descriptors(body.get("parameters"))
         fds = self._bind(named, self._position, self._position + nul + 1)
@@ -125,7 +122,7 @@ class Framer:
         return FdBundle(self._waiting.popleft().fd for _ in named)
 
 
-def _read(frame: bytes, max_depth: int) -> dict[str, Any]:
+def _read(frame: bytes, max_depth: int, max_values: int) -> dict[str, Any]:
     """The frame's JSON object. Raises ProtocolError."""
     if not frame:
         raise ProtocolError("message", "is empty")
@@ -133,7 +130,10 @@ def _read(frame: bytes, max_depth: int) -> dict[str, Any]:
         text = frame.decode()
     except UnicodeDecodeError as error:
         raise ProtocolError("message", f"is not UTF-8 at byte {error.start}") from None
-    if _depth(frame) > max_depth:
+    outside_strings = b"".join(frame.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')[::2])
+    if 1 + sum(map(outside_strings.count, (b"{", b"[", b","))) > max_values:
+        raise ProtocolError("message", f"has more than {max_values} values")
+    if _depth(outside_strings) > max_depth:
         raise ProtocolError("message", f"is nested deeper than {max_depth} levels")
     try:
         body = _JSON.decode(text)
@@ -144,9 +144,8 @@ def _read(frame: bytes, max_depth: int) -> dict[str, Any]:
     return body
 
 
-def _depth(frame: bytes) -> int:
+def _depth(outside_strings: bytes) -> int:
     """How deep brackets nest in well-formed JSON; at least as deep as a parser gets in any other."""
-    outside_strings = b"".join(frame.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')[::2])
     steps = memoryview(outside_strings.translate(_BRACKETS, _NO_BRACKETS)).cast("b")
     return max(accumulate(steps), default=0)
 

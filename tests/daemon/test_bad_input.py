@@ -3,42 +3,19 @@
 import os
 import resource
 import socket
-from collections import Counter
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 import trio
 
+from bystander import unharmed
 from conftest import open_descriptors
-from eventually import eventually
 from luod.fds import OwnedFd
 from luod.varlink.messages import Call
 from memory import content, memfd
 
 INVALID = "org.varlink.service.InvalidParameter"
 CUSTODY = "io.luod.Custody"
-
-
-def kinds_of_descriptors():
-    """How many sockets, memfds and so on are open in luod and its clients: a session may be renewed meanwhile."""
-    return Counter(target.partition(":")[0] for target in open_descriptors().values())
-
-
-@asynccontextmanager
-async def unharmed(host):
-    """A bystander has a session with a file before and after, and luod as many descriptors."""
-    with memfd(b"bystander") as fd:
-        async with host.client() as luod:
-            await luod.create("bystander")
-            await luod.preserve("bystander", fd, token=1)
-            (await luod.create_delegated("vm"))[1].give_up()
-            await luod.create("ram")
-            before = kinds_of_descriptors()
-            yield
-            await eventually(lambda: kinds_of_descriptors() == before)  # luod closes what came after it has answered
-            with (await luod.retrieve("bystander"))[1] as back:
-                assert content(back) == b"bystander"
-            assert [file.token for file in (await luod.find("ram")).files] == []
 
 
 def call(member, **parameters):

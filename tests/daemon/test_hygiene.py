@@ -1,49 +1,19 @@
 """Every resource has an end, and whoever reaches it is told; whoever is slow or gone is nobody else's trouble."""
 
-import socket
-import struct
 from contextlib import AsyncExitStack, ExitStack, suppress
 from errno import ENOMEM
 
 import pytest
 import trio
 
+from bystander import lingering_socket, nobody_waits
 from luod import methods
 from luod.errors import KernelFailed, QuotaExceeded
-from luod.fds import OwnedFd
 from luod.kernel.api import Call as KernelCall
 from luod.varlink.messages import Call
 from memory import content, memfd
 
 CUSTODY = "io.luod.Custody"
-UNHURRIED = 0.5
-"""A reply that takes longer than this waited for somebody, in seconds. They take a millisecond."""
-
-
-async def longest_wait(host, *, until):
-    """How long a bystander waited for a reply at most, in seconds, until `until` is set."""
-    longest = 0.0
-    async with host.client() as luod:
-        while not until.is_set():
-            before = trio.current_time()
-            assert await luod.find("nothing") is None
-            longest = max(longest, trio.current_time() - before)
-            await trio.sleep(0.01)
-    return longest
-
-
-def lingering_socket(stack, seconds):
-    """A TCP socket whose last close() blocks for `seconds`: what it has sent nobody reads."""
-    listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-    sender = socket.create_connection(listener.getsockname())
-    stack.enter_context(listener.accept()[0])
-    sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, seconds))
-    sender.setblocking(False)
-    with suppress(BlockingIOError):
-        while True:
-            sender.send(bytes(1 << 20))
-    sender.setblocking(True)
-    return OwnedFd(sender.detach())
 
 
 async def test_a_lingering_socket_holds_up_nobody_but_its_sender(host):
@@ -55,19 +25,10 @@ async def test_a_lingering_socket_holds_up_nobody_but_its_sender(host):
                 await wire.send(Call(f"{CUSTODY}.Preserve", files).encode(), [lingering.fileno()])
             # From here on luod's is the only copy.
             assert (await wire.reply()).error == f"{CUSTODY}.NotPreservable"
-            closed = trio.Event()
-            waits = []
-
-            async def measure():
-                waits.append(await longest_wait(host, until=closed))
-
-            before = trio.current_time()
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(measure)
+            async with nobody_waits(host):
+                before = trio.current_time()
                 await wire.call(f"{CUSTODY}.List", {"session": "ram"})  # answered once luod has closed the socket
                 assert trio.current_time() - before > 1
-                closed.set()
-            assert waits[0] < UNHURRIED
 
 
 async def test_a_slow_preserve_holds_up_no_other_session(host):
@@ -75,18 +36,9 @@ async def test_a_slow_preserve_holds_up_no_other_session(host):
         await luod.create("slow")
         await luod.create("quick")
         host.control.delay(KernelCall.PRESERVE_FD, 1)
-        done = trio.Event()
-        waits = []
-
-        async def measure():
-            waits.append(await longest_wait(host, until=done))
-
         with memfd() as fd:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(measure)
+            async with nobody_waits(host):
                 await luod.preserve("slow", fd)
-                done.set()
-        assert waits[0] < UNHURRIED
 
 
 async def test_an_owner_has_so_many_connections_and_the_next_is_told(host):

@@ -153,6 +153,9 @@ class SteppedJournal:
         with self._kernel.plug.around():
             self._journal.append(record)
 
+    def make_room(self):
+        self._journal.make_room()
+
     def fall_behind(self):
         self._journal.fall_behind()
 

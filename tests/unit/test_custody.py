@@ -695,7 +695,7 @@ def test_a_rearm_that_fails_changes_nothing_and_can_be_tried_again(machine, alic
         machine.journal.fails_at = nth
     else:
         machine.control.fault(what, errno.ENOMEM, nth)
-    with pytest.raises((KernelError, errors.FinishRefused)):
+    with pytest.raises((KernelError, errors.FinishRefused, errors.RearmRefused)):
         machine.custodian.rearm(alice, "ram")
     assert machine.custodian.session(alice.uid, "ram") == before
     assert machine.in_kernel() == {}
@@ -722,7 +722,7 @@ def test_after_a_rearm_that_failed_the_session_can_still_be_finished(machine, al
     machine.create("ram", b"one", b"two")
     machine.kexec()
     machine.control.fault(Call.PRESERVE_FD, errno.ENOMEM, 2)
-    with pytest.raises(KernelError):
+    with pytest.raises(errors.RearmRefused, match="token 1 of session 'ram'"):
         machine.custodian.rearm(alice, "ram")
     lent, _ = machine.custodian.retrieve(alice, "ram", None)
     machine.custodian.finish(alice, "ram")
@@ -739,7 +739,7 @@ def test_an_update_after_a_rearm_that_failed_can_be_read(machine, alice):
     machine.kexec()
     machine.custodian.rearm(alice, "other")
     machine.control.fault(Call.PRESERVE_FD, errno.ENOMEM, 2)
-    with pytest.raises(KernelError):
+    with pytest.raises(errors.RearmRefused, match="token 1 of session 'ram'"):
         machine.custodian.rearm(alice, "ram")
     machine.kexec()
     assert machine.everything() == {"ram": "SessionLost", "other": {0: b"x"}}
@@ -1239,3 +1239,16 @@ class Fuzz:
 @pytest.mark.parametrize("seed", range(4))
 def test_whatever_fails_in_between_what_was_acknowledged_is_there(machine, alice, seed):
     Fuzz(machine, alice, seed).run(120)
+
+
+def test_a_finish_that_could_not_be_written_down_is_not_begun(machine, alice):
+    machine.create("ram", b"one")
+    machine.kexec()
+    machine.custodian.retrieve(alice, "ram", None)[0][0].fd.close()
+    machine.journal.fall_behind()
+    machine.control.fault(Call.CREATE_SESSION, errno.ENOMEM)
+    with pytest.raises(KernelError):
+        machine.custodian.finish(alice, "ram")
+    assert machine.contents("ram") == {0: b"one"}
+    machine.custodian.finish(alice, "ram")
+    assert machine.everything() == {}

@@ -451,3 +451,15 @@ def test_a_document_of_a_newer_luod_is_refused_for_that():
 def test_what_is_no_document_is_refused(data):
     with pytest.raises(ManifestError):
         Document.read(data)
+
+
+def test_a_snapshot_that_is_damaged_anywhere_is_no_manifest():
+    records = b"".join(encode(SessionIs(session=a_session(number, f"s{number}"))) for number in range(3))
+    begin = encode(Begin(boot_id="b", generation=0, serial=0))
+    whole = header(1, len(begin + records)) + begin + records + bytes(64)
+    assert len(replay(whole)[0].sessions) == 3
+    for place in range(HEADER.size, HEADER.size + len(begin + records)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x20
+        with pytest.raises(ManifestError):
+            replay(bytes(damaged))

@@ -151,7 +151,7 @@ def test_levels_are_counted_and_brackets_in_strings_are_not():
         (b'\\"' + b"[" * 999, "is nested deeper than 32 levels"),
         (b'{"a":[' + b"{}," * 4095 + b"{}]}", "has more than 8192 values"),
         (b'{"a":[' + b"0," * 8191 + b"0]}", "has more than 8192 values"),
-        (b'{"a":' + b'"\\\""' + b",0" * 8192, "has more than 8192 values"),
+        (b'{"a":' + b'"\\""' + b",0" * 8192, "has more than 8192 values"),
     ],
 )
 def test_what_is_no_json_object_is_refused_with_the_reason(frame, reason):

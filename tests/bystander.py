@@ -1,0 +1,74 @@
+"""Those who do nothing wrong while others do: what they have is unharmed, and they don't wait."""
+
+import socket
+import struct
+from collections import Counter
+from contextlib import asynccontextmanager, suppress
+
+import trio
+
+from conftest import open_descriptors
+from eventually import eventually
+from luod.fds import OwnedFd
+from memory import content, memfd
+
+UNHURRIED = 5
+"""Whoever gets fewer answers in a second than this waits for somebody. One takes a millisecond, and a pause of ten."""
+
+
+@asynccontextmanager
+async def nobody_waits(host):
+    """A bystander's calls are answered all the time meanwhile."""
+    over = trio.Event()
+    answers = 0
+
+    async def call():
+        nonlocal answers
+        async with host.client() as luod:
+            while not over.is_set():
+                assert await luod.find("nothing") is None
+                answers += 1
+                await trio.sleep(0.01)
+
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call)
+        yield
+        over.set()
+    assert answers >= UNHURRIED * (trio.current_time() - began)
+
+
+def lingering_socket(stack, seconds):
+    """A TCP socket whose last close() blocks for `seconds`: what it has sent nobody reads."""
+    listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    sender = socket.create_connection(listener.getsockname())
+    stack.enter_context(listener.accept()[0])
+    sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, seconds))
+    sender.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            sender.send(bytes(1 << 20))
+    sender.setblocking(True)
+    return OwnedFd(sender.detach())
+
+
+def kinds_of_descriptors():
+    """How many sockets, memfds and so on are open in luod and its clients: a session may be renewed meanwhile."""
+    return Counter(target.partition(":")[0] for target in open_descriptors().values())
+
+
+@asynccontextmanager
+async def unharmed(host):
+    """A bystander has a session with a file before and after, and luod as many descriptors."""
+    with memfd(b"bystander") as fd:
+        async with host.client() as luod:
+            await luod.create("bystander")
+            await luod.preserve("bystander", fd, token=1)
+            (await luod.create_delegated("vm"))[1].give_up()
+            await luod.create("ram")
+            before = kinds_of_descriptors()
+            yield
+            await eventually(lambda: kinds_of_descriptors() == before)  # luod closes what came after it has answered
+            with (await luod.retrieve("bystander"))[1] as back:
+                assert content(back) == b"bystander"
+            assert [file.token for file in (await luod.find("ram")).files] == []
