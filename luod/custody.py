@@ -15,10 +15,9 @@ from typing import Final, NamedTuple
 
 from luod import errors
 from luod.fds import FdBundle, OwnedFd
-from luod.holdings import NO_DESCRIPTORS, Holding, Holdings, Journal, Totals
+from luod.holdings import NO_DESCRIPTORS, Holding, Holdings, Totals
 from luod.kernel.api import KernelError
 from luod.kernel.api import Session as KernelSession
-from luod.kernel.shared import SharedKernel
 from luod.lifecycle import FileState, Mode, Request, State
 from luod.manifest import (
     Document,
@@ -27,13 +26,12 @@ from luod.manifest import (
     FilesHeld,
     FilesIntended,
     FilesRetrieved,
-    Manifest,
     Session,
     SessionGone,
 )
 from luod.memory import Given, Memory, check, look_at, without_memory
 from luod.names import TOKEN_MAX
-from luod.policy import Limits, Owner
+from luod.policy import Owner
 
 PAGE: Final = 253
 """SCM_MAX_FD: the most files that one reply hands back."""
@@ -56,19 +54,8 @@ class Custodian:
     errors.KernelFailed where the kernel failed luod; in either case nothing has changed for the owner.
     """
 
-    def __init__(
-        self,
-        kernel: SharedKernel,
-        manifest: Manifest,
-        journal: Journal,
-        limits: Limits,
-        descriptors: int,
-        changed: Callable[[], None] = lambda: None,
-    ) -> None:
-        """`descriptors` is how many it may hold at most; `changed` is called, from any thread, after the manifest
-        has changed.
-        """
-        self._holdings = Holdings(kernel, manifest, journal, limits, descriptors, changed)
+    def __init__(self, holdings: Holdings) -> None:
+        self._holdings = holdings
 
     # What there is
 

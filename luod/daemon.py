@@ -17,6 +17,7 @@ from luod.config import Config
 from luod.custody import Custodian
 from luod.errors import KernelFailed
 from luod.fds import OwnedFd
+from luod.holdings import Holdings
 from luod.interface import custody, description, update
 from luod.kernel.api import KernelError
 from luod.kernel.find import kernel_at
@@ -158,7 +159,7 @@ def _take_over(config: Config, descriptors: int, bell: _Bell) -> Custodian | Res
     for note in recovered.notes:
         log.warning("%s", note)
     return Custodian(
-        kernel, recovered.manifest, recovered.journal, config.limits, descriptors=descriptors, changed=bell.ring
+        Holdings(kernel, recovered.manifest, recovered.journal, config.limits, descriptors, changed=bell.ring)
     )
 
 

@@ -89,7 +89,9 @@ class Holdings:
         descriptors: int,
         changed: Callable[[], None],
     ) -> None:
-        """See `custody.Custodian`."""
+        """`descriptors` is how many there may be at most; `changed` is called, from any thread, after the manifest has
+        changed.
+        """
         self.manifest = manifest
         self.table = threading.RLock()
         self.inodes: dict[Inode, tuple[int, int]] = {}  # session id, kernel token

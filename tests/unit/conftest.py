@@ -10,6 +10,7 @@ import pytest
 from luod.custody import Custodian
 from luod.errors import WireError
 from luod.fds import OwnedFd
+from luod.holdings import Holdings
 from luod.kernel.shared import SharedKernel
 from luod.lifecycle import Mode, State
 from luod.memory import Given
@@ -179,7 +180,9 @@ class Machine:
         self.recovered = recover(shared)
         self.journal = SteppedJournal(self.recovered.journal, self.control, self.kernel)
         self.custodian = Custodian(
-            shared, self.recovered.manifest, self.journal, Limits(**self.limits), self.descriptors, self._changed
+            Holdings(
+                shared, self.recovered.manifest, self.journal, Limits(**self.limits), self.descriptors, self._changed
+            )
         )
         return self.custodian
 
