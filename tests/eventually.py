@@ -5,7 +5,7 @@ import time
 import trio
 
 
-async def eventually(is_so, seconds=5):
+async def eventually(is_so, seconds=20):
     """Wait until `is_so()` is, and fail if it isn't in time."""
     with trio.fail_after(seconds):
         while not is_so():  # noqa: ASYNC110 - what is waited for tells nobody

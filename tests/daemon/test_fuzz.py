@@ -7,6 +7,7 @@ import os
 import random
 import select
 import socket
+import time
 from contextlib import ExitStack, suppress
 
 import trio
@@ -172,7 +173,7 @@ async def test_whatever_strangers_send_nobody_else_notices(host):
         before = kinds_of_descriptors()
         with ExitStack() as stack:
             strangers = Strangers(host, random.Random(seed), stack)
-            async with nobody_waits(host):
+            async with nobody_waits(host, time.process_time):
                 for _ in range(ROUNDS):
                     strangers.act()
                     await trio.lowlevel.checkpoint()
