@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+VM_PACKAGES = bc bison dpkg e2fsprogs flex gcc libc6-dev libelf-dev make mmdebstrap qemu-system-x86 rsync util-linux xz-utils
 
-.PHONY: help demo test lint format coverage clean
+.PHONY: help demo demo-vm test test-vm vm-deps lint format coverage clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,6 +16,16 @@ demo: $(READY) ## Show a live update on a simulated kernel
 
 test: $(READY) ## Run the tests
 	$(BIN)/pytest $(PYTEST)
+
+vm-deps: ## Install Debian's packages that virtual machines are made with (as root)
+	apt-get update --quiet
+	apt-get install --quiet --yes --no-install-recommends $(VM_PACKAGES)
+
+test-vm: $(READY) ## Run the tests that take a real kernel, in virtual machines
+	$(BIN)/pytest tests/vm $(PYTEST)
+
+demo-vm: $(READY) ## Show a live update of a real kernel
+	@$(BIN)/python -m tests.vm.demo
 
 lint: $(READY) ## Check style, types and what imports what
 	$(BIN)/ruff check .

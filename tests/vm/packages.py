@@ -1,0 +1,82 @@
+"""Debian's packages from other suites than the machine's own, without touching the machine's configuration.
+
+The mirror is the one that apt on this machine is configured with. It may be a dated snapshot: then its signatures
+are right and its dates are old.
+"""
+
+import re
+from pathlib import Path
+
+from vm.cache import cache
+from vm.commands import run
+
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+SUITES = ("unstable", "stable-backports")
+"""Where kernels that know live updates are looked for, and under these suites' own names: a mirror may have an older
+state of one of the two."""
+
+AGED = "Acquire::Check-Valid-Until=false"
+OLDEST = (6, 19)
+
+
+class NoSource(Exception):
+    """No suite offers a kernel that knows live updates, or not the one that is asked for."""
+
+
+def mirror():
+    """The address of Debian's archive, as this machine's apt has it."""
+    targets = run("apt-get", "indextargets", "--format", "$(LABEL) $(COMPONENT) $(REPO_URI)", "Created-By: Packages")
+    for line in targets.splitlines():
+        label, component, address = line.split()
+        if (label, component) == ("Debian", "main"):
+            return address
+    raise NoSource("apt on this machine knows no mirror of Debian: run apt-get update")
+
+
+def _apt(command, *arguments, suites=SUITES, **options):
+    here = cache() / "apt"
+    (here / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+    sources = here / "sources.list"
+    sources.write_text("".join(f"deb [signed-by={KEYRING}] {mirror()} {suite} main\n" for suite in suites))
+    settings = (f"Dir::Etc::sourcelist={sources}", "Dir::Etc::sourceparts=-", f"Dir::State::lists={here / 'lists'}")
+    settings += (f"Dir::Cache={here}", AGED, "APT::Sandbox::User=root", "Debug::NoLocking=true")
+    return run(command, *[word for setting in settings for word in ("-o", setting)], *arguments, **options)
+
+
+def _all_suites():
+    names = _apt("apt-get", "indextargets", "--format", "$(CODENAME)", "Created-By: Packages").split()
+    return sorted({*SUITES, *names})
+
+
+def kernel_sources():
+    """The kernels whose source the suites offer and that know live updates: "7.3", "7.2", … newest first.
+
+    As they were when the mirror was asked last: see `update`.
+    """
+    try:
+        return (cache() / "apt" / "offered").read_text().split()
+    except FileNotFoundError:
+        return update()
+
+
+def update():
+    """Ask the mirror what there is; as `kernel_sources`."""
+    _apt("apt-get", "update")
+    suites = _all_suites()
+    _apt("apt-get", "update", suites=suites)
+    found = set()
+    for package in _apt("apt-cache", "pkgnames", "linux-source-", suites=suites).split():
+        if match := re.fullmatch(r"linux-source-(\d+)\.(\d+)", package):
+            found.add(tuple(map(int, match.groups())))
+    offered = [f"{major}.{minor}" for major, minor in sorted(found, reverse=True) if (major, minor) >= OLDEST]
+    (cache() / "apt" / "offered").write_text(" ".join(offered))
+    return offered
+
+
+def download_source(kernel, directory):
+    """Put the source of a kernel as a tarball into `directory`; the path of the tarball."""
+    _apt("apt-get", "download", f"linux-source-{kernel}", suites=_all_suites(), cwd=directory)
+    (package,) = Path(directory).glob("*.deb")
+    run("dpkg-deb", "-x", package, directory)
+    package.unlink()
+    return Path(directory, "usr", "src", f"linux-source-{kernel}.tar.xz")

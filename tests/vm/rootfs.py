@@ -1,0 +1,115 @@
+"""What a virtual machine starts from: Debian with Python on one disk, luod and its tests on another."""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from vm.cache import made, recipe
+from vm.commands import as_root, run
+from vm.packages import AGED, KEYRING, mirror
+
+CHECKOUT = Path(__file__).parents[2]
+PACKAGES = (
+    "python3",
+    "python3-click",
+    "python3-coverage",
+    "python3-pydantic",
+    "python3-pyroute2",
+    "python3-pytest",
+    "python3-pytest-trio",
+    "python3-rich",
+    "python3-trio",
+    "iproute2",
+    "kexec-tools",
+    "mount",
+    "procps",
+)
+INIT = """#!/bin/sh
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export HOME=/root LANG=C.UTF-8 PYTHONPATH=/opt/luod:/opt/luod/tests PYTHONUNBUFFERED=1
+mount -t devtmpfs dev /dev
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t tmpfs run /run
+mount -t tmpfs tmp /tmp
+mount -t debugfs debug /sys/kernel/debug
+mount -o ro /dev/vdb /opt/luod
+ip link set lo up
+cd /opt/luod
+exec python3 -m vm.guest.agent
+"""
+"""What the kernel starts: by the time that luod is there, there is nothing else."""
+
+SHARED = ("luod", "tests", "config", "systemd", "pyproject.toml")
+"""What of the checkout the second disk has, at /opt/luod."""
+
+
+def root(suite="unstable"):
+    """A directory with `tree/`, a Debian of this suite, and `disk`, the same as an image."""
+    return made(f"root-{suite}", (suite, *PACKAGES, recipe("rootfs.py")), lambda path: _debootstrap(suite, path))
+
+
+def _debootstrap(suite, path):
+    print(f"making a Debian {suite}, once: this takes a minute; {path}/build.log", flush=True)
+    tree = path / "tree"
+    tree.mkdir()
+    with open(path / "build.log", "w") as log:
+        source = f"deb [signed-by={KEYRING}] {mirror()} {suite} main"
+        name, _, value = AGED.partition("=")
+        options = ("--variant=apt", f"--include={','.join(PACKAGES)}", f'--aptopt={name} "{value}"')
+        run(
+            "mmdebstrap", *options, "--dpkgopt=path-exclude=/usr/share/doc/*", suite, path / "tree.tar", source, log=log
+        )
+        run(*as_root("tar", "-xf", path / "tree.tar", "-C", tree, "--exclude=./dev/*"), log=log)
+        (path / "tree.tar").unlink()
+        (tree / "opt" / "luod").mkdir()
+        (tree / "init").write_text(INIT)
+        (tree / "init").chmod(0o755)
+        run(*as_root("mke2fs", "-q", "-t", "ext2", "-d", tree, path / "disk", "1200M"), log=log)
+
+
+def luod_disk(root, images):
+    """A disk with the checkout as it is, compiled for the root's Python, and with some kernels' images.
+
+    `images` has a path for each name under /opt/luod/kernels.
+    """
+    files = [file for name in SHARED for file in _files(CHECKOUT / name)]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(CHECKOUT)}\0{file.stat().st_mtime_ns}\0{file.stat().st_size}\0".encode())
+    ingredients = (digest.hexdigest(), root.name, recipe("rootfs.py"), *sorted(str(path) for path in images.values()))
+    return made("luod", ingredients, lambda path: _copy(root, files, images, path)) / "disk"
+
+
+def _files(path):
+    if path.is_file():
+        return [path]
+    return sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+
+
+def _copy(root, files, images, path):
+    tree = path / "tree"
+    for file in files:
+        target = tree / file.relative_to(CHECKOUT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, target)
+    for name, image in images.items():
+        target = tree / "kernels" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(image, target)
+    here = root / "tree" / "opt" / "luod"
+    compiling = f"mount --bind {tree} {here} && chroot {root / 'tree'} python3 -m compileall -q /opt/luod"
+    run(*as_root("sh", "-c", compiling))
+    run("mke2fs", "-q", "-t", "ext2", "-d", tree, path / "disk", "300M")
+    shutil.rmtree(tree)
+    _forget_older(path)
+
+
+def _forget_older(path, keep=4):
+    """A disk for each state of the checkout adds up: keep the last few."""
+    kind = path.name.partition("-")[0]
+    disks = sorted((d for d in path.parent.glob(f"{kind}-*") if d.is_dir()), key=os.path.getmtime)
+    for old in disks[:-keep]:
+        shutil.rmtree(old)
+        Path(f"{old}.lock").unlink(missing_ok=True)
