@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 VM_PACKAGES = bc bison dpkg e2fsprogs flex gcc libc6-dev libelf-dev make mmdebstrap qemu-system-x86 rsync util-linux xz-utils
 
-.PHONY: help demo demo-vm test test-vm vm-deps lint format coverage clean
+.PHONY: help demo demo-vm test test-vm vm-deps lint format coverage coverage-vm clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,12 @@ coverage: $(READY) ## Run the tests and show which branches they took
 	$(BIN)/coverage run -m pytest $(PYTEST)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=94
+
+coverage-vm: $(READY) ## Run all tests, those on a real kernel too, and show which branches they took
+	$(BIN)/coverage erase
+	LUOD_VM_COVERAGE=1 $(BIN)/coverage run -m pytest tests $(PYTEST)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 clean: ## Remove the virtual environment and what tools left
 	rm -rf $(VENV) .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -85,6 +85,6 @@ def pytest_runtest_makereport(item, call):
 
 def pytest_report_teststatus(report):
     """A test that lost its machine says nothing about luod, and is not counted among those that do."""
-    if report.failed and report.vm_lost:
+    if report.failed and getattr(report, "vm_lost", False):
         return "lost its VM", "L", "VM LOST"
     return None

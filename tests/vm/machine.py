@@ -1,11 +1,14 @@
 """A virtual machine, and the processes in it, as the host sees them."""
 
+import base64
+import io
 import json
 import os
 import queue
 import signal
 import socket
 import subprocess
+import tarfile
 import tempfile
 import threading
 import time
@@ -14,11 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vm.guest.call import RESULT
+from vm.rootfs import CHECKOUT
 
 PATIENCE = 180
 """Seconds without what is waited for, after which a machine is lost: emulated, on a busy host, all is slow."""
 
 KERNELS = "/opt/luod/kernels"
+MEASURED = os.environ.get("LUOD_VM_COVERAGE") == "1"
 CMDLINE = "console=ttyS0 root=/dev/vda rw liveupdate=on panic=-1 quiet init=/init"
 
 
@@ -107,7 +112,7 @@ class Machine:
         self._image = image
         self._disks = disks
         self._memory = memory
-        self._cmdline = f"{CMDLINE} {cmdline}".strip()
+        self._cmdline = " ".join([CMDLINE, *["luod.coverage"] * MEASURED, cmdline]).strip()
         self._restarts = restarts
         self._news = queue.SimpleQueue()
         self._running = {}
@@ -124,8 +129,12 @@ class Machine:
             raise
         return self
 
-    def __exit__(self, *exception):
-        self._stack.close()
+    def __exit__(self, failed, *exception):
+        try:
+            if MEASURED and not failed:
+                self._fetch_coverage()
+        finally:
+            self._stack.close()
 
     @property
     def boot(self):
@@ -201,6 +210,14 @@ class Machine:
                 self._running[number].status = status
                 self._running[number].over = True
 
+    def _fetch_coverage(self):
+        """Put what was measured in the guest, once every luod there has ended, beside what is measured here."""
+        ended = "while pgrep -f 'python3 -m luod( |$)'; do sleep 0.1; done"
+        self.run("sh", "-c", f"pkill -f 'python3 -m luod( |$)'; {ended}; tar -C /var/coverage -cf /tmp/coverage.tar .")
+        data = base64.b64decode(self.run("base64", "/tmp/coverage.tar").stdout)
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            archive.extractall(CHECKOUT, filter="data")
+
     def _log(self, line):
         self._guest_log.write(f"{time.monotonic() - self._began:8.2f} {line}\n")
 
@@ -211,7 +228,7 @@ class Machine:
 
     def _start(self):
         self._directory.mkdir(parents=True, exist_ok=True)
-        self._guest_log = self._stack.enter_context(open(self._directory / "guest.log", "w", buffering=1))
+        self._guest_log = self._stack.enter_context((self._directory / "guest.log").open("w", buffering=1))
         scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="luod-vm-")))
         listener = self._stack.enter_context(socket.socket(socket.AF_UNIX))
         listener.bind(str(scratch / "channel"))

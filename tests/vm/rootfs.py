@@ -36,10 +36,17 @@ mount -t tmpfs tmp /tmp
 mount -t debugfs debug /sys/kernel/debug
 mount -o ro /dev/vdb /opt/luod
 ip link set lo up
+if grep -qw luod.coverage /proc/cmdline; then
+    export COVERAGE_PROCESS_START=/opt/luod/pyproject.toml COVERAGE_FILE=/var/coverage/.coverage
+    mkdir -p /var/coverage
+fi
 cd /opt/luod
 exec python3 -m vm.guest.agent
 """
 """What the kernel starts: by the time that luod is there, there is nothing else."""
+
+COVERAGE = "import os; os.environ.get('COVERAGE_PROCESS_START') and __import__('coverage').process_startup()"
+"""What each Python in the guest does first."""
 
 SHARED = ("luod", "tests", "config", "systemd", "pyproject.toml")
 """What of the checkout the second disk has, at /opt/luod."""
@@ -66,6 +73,7 @@ def _debootstrap(suite, path):
         (tree / "opt" / "luod").mkdir()
         (tree / "init").write_text(INIT)
         (tree / "init").chmod(0o755)
+        (tree / "usr" / "lib" / "python3" / "dist-packages" / "coverage-of-luod.pth").write_text(COVERAGE)
         run(*as_root("mke2fs", "-q", "-t", "ext2", "-d", tree, path / "disk", "1200M"), log=log)
 
 
