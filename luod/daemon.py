@@ -39,6 +39,7 @@ GRACE: Final = 10.0
 
 _CLOSING: Final = 1.0
 _COPY_PAUSE: Final = 0.2
+_COPY_SHARE: Final = 9
 _OWN_DESCRIPTORS: Final = 64
 _PRIORITIES: Final = {"DEBUG": "<7>", "INFO": "<6>", "WARNING": "<4>", "ERROR": "<3>", "CRITICAL": "<2>"}
 
@@ -220,11 +221,14 @@ def _summary(there: Custodian | RestoreImpossible) -> str:
 
 
 async def _follow(custodian: Custodian, copy: ReadableCopy, bell: _Bell) -> None:
-    """Keep the readable copy up to date, but not more often than somebody could read it; and once more at the end."""
+    """Keep the readable copy up to date, but not more often than somebody could read it, nor at a tenth of all that
+    luod does; and once more at the end.
+    """
     try:
         while True:
+            began = trio.current_time()
             await _write(copy, custodian)
-            await trio.sleep(_COPY_PAUSE)
+            await trio.sleep(max(_COPY_PAUSE, _COPY_SHARE * (trio.current_time() - began)))
             await bell.wait()
     finally:
         with trio.CancelScope(shield=True):

@@ -1,13 +1,19 @@
 """What luod takes into custody: memory that its owner gives it whole."""
 
+import errno
 import fcntl
 import os
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from luod.errors import NotPreservable
 from luod.fds import OwnedFd
 from luod.policy import Owner
+
+MFD_EXEC: Final = 0x10
+F_SEAL_FUTURE_WRITE: Final = 0x10
+F_SEAL_EXEC: Final = 0x20
+NO_WRITING: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | F_SEAL_FUTURE_WRITE
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,16 @@ class Memory(NamedTuple):
     seals: int
 
 
+def new_memory(name: str, flags: int = os.MFD_ALLOW_SEALING) -> OwnedFd:
+    """A memfd that comes back as it went, whatever vm.memfd_noexec says: see `comes_back_read_only`. Raises OSError."""
+    try:
+        return OwnedFd(os.memfd_create(name, os.MFD_CLOEXEC | flags | MFD_EXEC))
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # Linux before 6.3 doesn't know MFD_EXEC, and needs none
+            raise
+        return OwnedFd(os.memfd_create(name, os.MFD_CLOEXEC | flags))
+
+
 def look_at(fd: OwnedFd) -> Memory:
     """What a descriptor is that luod knows to be memory."""
     status = os.fstat(fd.fileno())
@@ -44,6 +60,15 @@ def look_at(fd: OwnedFd) -> Memory:
 def without_memory(status: os.stat_result) -> int:
     """How many bytes of a file the kernel would have to allocate, at luod's cost, to preserve it."""
     return max(0, status.st_size - status.st_blocks * 512)
+
+
+def comes_back_read_only(seals: int) -> bool:
+    """Whether memory with these seals comes back with others, which forbid to write to it and to resize it.
+
+    RETRIEVE_FD seals a new file, which is executable, and F_SEAL_EXEC on such a one brings all seals against
+    writing (mm/memfd.c, memfd_add_seals).
+    """
+    return bool(seals & F_SEAL_EXEC and NO_WRITING & ~seals)
 
 
 def check(file: Given, owner: Owner) -> Memory:
@@ -63,6 +88,9 @@ def check(file: Given, owner: Owner) -> Memory:
     status = os.fstat(fd)
     if status.st_uid not in (owner.uid, owner.trusted_uid):
         raise NotPreservable(file.index, f"it belongs to uid {status.st_uid}, not to uid {owner.uid}")
+    if comes_back_read_only(seals):
+        reason = "it can't be made executable (MFD_NOEXEC_SEAL, or vm.memfd_noexec=1) and would come back read-only"
+        raise NotPreservable(file.index, f"{reason}: make it with MFD_EXEC, or seal it against writing first")
     if missing := without_memory(status):
         raise NotPreservable(file.index, f"it is sparse, fallocate it first: {missing} of its bytes have no memory")
     return Memory(Inode(status.st_dev, status.st_ino), status.st_size, seals)

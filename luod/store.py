@@ -6,7 +6,6 @@ given up. So at every instant the kernel holds a whole journal, and any kexec, a
 """
 
 import errno
-import json
 import mmap
 import os
 from collections.abc import Iterator
@@ -273,7 +272,7 @@ class ReadableCopy:
 
     def write(self, document: Document) -> None:
         """Replace the copy, whole or not at all. Raises OSError."""
-        text = json.dumps(json.loads(document.model_dump_json(by_alias=True)), indent=2)
+        text = document.model_dump_json(by_alias=True, indent=2)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         new = self._path.with_suffix(".new")
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)

@@ -3,12 +3,12 @@
 import os
 from contextlib import contextmanager
 
-from luod.fds import OwnedFd
+from luod.memory import new_memory
 
 
 def memfd(content=b"content", flags=os.MFD_ALLOW_SEALING):
     """A memfd of the caller's, its position after its content."""
-    fd = OwnedFd(os.memfd_create("test", flags | os.MFD_CLOEXEC))
+    fd = new_memory("test", flags)
     os.write(fd.fileno(), content)
     return fd
 

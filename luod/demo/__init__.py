@@ -1,11 +1,19 @@
-"""A live update for whoever wants to see one: `luod demo`. Everything in it is real but for the kernel."""
+"""A live update for whoever wants to see one: `luod demo`. Everything in it is real but for the kernel.
+
+The same story plays on a real kernel, in a virtual machine: `make demo-vm`.
+"""
 
 import os
 import signal
 import stat
 import sys
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from luod.demo.screen import Screen
+    from luod.demo.stage import Stage
 
 BAD_FILE: Final = 2
 FAILED: Final = 1
@@ -22,17 +30,19 @@ def main(path: Path | None) -> int:
     try:
         import trio
 
-        return trio.run(_perform, path)
+        from luod.demo.screen import Screen
+        from luod.demo.simulated import SimulatedStage
+
+        screen = Screen()
+        return trio.run(perform, SimulatedStage.set_up(screen), screen, path)
     except KeyboardInterrupt:  # before anything was started
         return 128 + signal.SIGINT
 
 
-async def _perform(path: Path | None) -> int:
-    """The whole demo, until its end or a signal."""
+async def perform(place: "AbstractAsyncContextManager[Stage]", screen: "Screen", path: Path | None) -> int:
+    """The whole demo on this stage, until its end or a signal; the exit status."""
     import trio
 
-    from luod.demo.screen import Screen
-    from luod.demo.stage import Stage
     from luod.demo.story import Story
 
     status = FAILED
@@ -46,15 +56,26 @@ async def _perform(path: Path | None) -> int:
 
             nursery.start_soon(be_ended)
             try:
-                async with Stage.set_up() as stage:
-                    status = 0 if await Story(stage, Screen(), path).tell() else FAILED
+                async with place as stage:
+                    status = 0 if await Story(stage, screen, path).tell() else FAILED
             except* BrokenPipeError:  # whoever read this has seen enough
-                with open(os.devnull, "w") as nowhere:  # noqa: ASYNC230 - it doesn't block
-                    os.dup2(nowhere.fileno(), sys.stdout.fileno())
+                stop_printing()
             except* OSError as group:
-                print(f"luod demo: {group.exceptions[0]}", file=sys.stderr)
+                if status == FAILED:  # else it was ended, and its terminal may be gone
+                    print(f"luod demo: {innermost(group)}", file=sys.stderr)
             nursery.cancel_scope.cancel()
     return status
+
+
+def innermost(error: BaseException) -> BaseException:
+    """The first error in a group of groups."""
+    return innermost(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+
+
+def stop_printing() -> None:
+    """Let what is still to be printed go nowhere."""
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _problem_with(path: Path | None) -> str | None:

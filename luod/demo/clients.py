@@ -22,6 +22,7 @@ from luod.client import Client, Direction, KernelError, LuodError, OwnedFd, Sess
 from luod.demo.reports import Event, Measured, report
 from luod.errors import RetrieveFailed
 from luod.fds import FdBundle
+from luod.memory import new_memory
 
 CACHE_ENTRIES: Final = 100
 CACHE_SEALS: Final = (
@@ -129,7 +130,7 @@ def take_back_vm(luod: Client) -> FdBundle:
 
 def archive_of(source: Path | None) -> OwnedFd:
     """The content of a file, or of Python's standard library as a tar, in memory."""
-    fd = OwnedFd(os.memfd_create("archive", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+    fd = new_memory("archive")
     with open(fd.fileno(), "wb", closefd=False) as memory:
         if source is None:
             pack_the_library(memory)
@@ -158,7 +159,7 @@ def cache_entry(number: int) -> OwnedFd:
 
 
 def memfd(name: str, content: bytes) -> OwnedFd:
-    fd = OwnedFd(os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+    fd = new_memory(name)
     with open(fd.fileno(), "wb", closefd=False) as memory:
         memory.write(content)
     return fd

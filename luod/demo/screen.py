@@ -4,7 +4,8 @@ import io
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, TypeAlias
@@ -19,7 +20,8 @@ _PLAIN_WIDTH: Final = 80
 _WIDEST: Final = 120
 _COLOURS: Final = {"kernel": "magenta", "luod": "cyan", "archive": "green", "cache": "yellow", "vm": "bright_blue"}
 _WHO: Final = 8
-_TICKS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
+_ERASED: Final = "\r\x1b[K"
+_TICKS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
 _TICK_ROOM: Final = 7
 
 
@@ -78,6 +80,8 @@ class Screen:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
         self._ascii = not self._console.encoding.startswith("utf")
+        self._awaited: list[str] = []
+        self._animated = terminal and not self._console.is_dumb_terminal
         self.begun = time.monotonic()
 
     def heading(self, text: str) -> None:
@@ -86,7 +90,7 @@ class Screen:
     def line(self, who: str, text: str, style: str = "", at: float | None = None) -> None:
         """Say who did what. `at` is when, by the monotonic clock; now, if nobody says."""
         elapsed = (time.monotonic() if at is None else at) - self.begun
-        self._row(f"{elapsed:.2f}", who, text, style)
+        self._row(f"{elapsed:.2f}" if elapsed < 100 else f"{elapsed:.1f}", who, text, style)
 
     def note(self, text: str) -> None:
         """Explain what stands above."""
@@ -113,6 +117,17 @@ class Screen:
     def last(self, text: str, style: str) -> None:
         """The last line: whole, however narrow the terminal."""
         self._print(Text(f"\n{text}", style), soft_wrap=True)
+
+    @contextmanager
+    def waiting(self, who: str) -> Iterator[None]:
+        """Show on a terminal who is waited for, for as long as this lasts."""
+        self._awaited.append(who)
+        self._show_awaited()
+        try:
+            yield
+        finally:
+            self._awaited.remove(who)
+            self._show_awaited()
 
     def timeline(self, bars: Sequence[Bar], kexec: float) -> None:
         """Draw the bars under one another, and where among them the kexec was."""
@@ -154,7 +169,16 @@ class Screen:
     def _print(self, what: RenderableType, *, soft_wrap: bool = False) -> None:
         with self._console.capture() as captured:
             self._console.print(what, soft_wrap=soft_wrap)
-        print("\n".join(line.rstrip() for line in captured.get().splitlines()), flush=True)
+        text = "\n".join(line.rstrip() for line in captured.get().splitlines())
+        print(f"{_ERASED}{text}" if self._awaited and self._animated else text, flush=True)
+        if self._awaited:
+            self._show_awaited()
+
+    def _show_awaited(self) -> None:
+        """The line below the last one, until there is something to say."""
+        if self._animated:
+            text = f"{' ' * _WHO}… waiting for {', '.join(self._awaited)}" if self._awaited else ""
+            print(f"{_ERASED}{text[: self._console.width - 1]}", end="", flush=True)
 
 
 class _Scale:

@@ -3,26 +3,20 @@
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import trio
 
-from luod.client import ClientError, Session, connect_trio
 from luod.ctl.output import size
 from luod.demo.ledger import Ledger
 from luod.demo.reports import Event, Measured
 from luod.demo.screen import Bar, Doing, Part, Screen, duration
-from luod.demo.stage import Failed, Process, Stage
-from luod.errors import WireError
-from luod.interface.update import StatusReply
-from luod.sim.client import Control, State
+from luod.demo.stage import Boot, Failed, Process, Stage
 
 CLIENTS: Final = ("archive", "cache", "vm")
 VICTIM: Final = "cache"
 BAD: Final = "bold red"
 GOOD: Final = "green"
-
-T = TypeVar("T")
 
 
 class Story:
@@ -32,7 +26,6 @@ class Story:
         self._stage = stage
         self._screen = screen
         self._file = file
-        self._control = Control(stage.device)
         self._ledger = Ledger()
         self._clients: dict[str, Process] = {}
         self._bars: list[Bar] = []
@@ -54,20 +47,15 @@ class Story:
 
     async def _happen(self) -> None:
         screen = self._screen
-        screen.say("A live update with luod, on a simulated kernel: real processes, real memory,")
-        screen.say("all figures measured. When (in seconds), who, and what luod did for them:")
-
         screen.heading("Three clients give luod what they have in memory")
-        kernel = await self._stage.start_kernel()
-        up = time.monotonic()
-        state = await self._ask_kernel(self._control.state)
-        screen.line("kernel", f"a simulated Linux, boot {state.boot_id[:8]}, is up in process {kernel.pid}", at=up)
+        first = await self._stage.start_kernel()
+        screen.line("kernel", first.text, at=first.up)
         luod, ready = await self._start_luod()
         screen.note("(generation: live updates that luod's state has lived through)")
         await self._all(self._preserve)
         if self._at_fault:
             return
-        status, sessions = await self._ask_luod()
+        status, sessions = await self._stage.ask_luod()
         names = ", ".join(session.name for session in sessions)
         screen.line("luod", f"holds {names}: in its hands {_fds(status.files)}, {size(status.bytes)}")
         screen.note("(vm is a delegated session: only its client knows what is in it)")
@@ -76,9 +64,9 @@ class Story:
         await self._crash()
 
         screen.heading("The machine goes into its next kernel: nobody lives through a kexec")
-        kexec, reborn = await self._kexec(luod)
-        self._bars.insert(0, Bar("luod", "starts, serves", _life(luod, ready, kexec)))
-        self._bars.append(Bar("all", "kexec", [(Doing.DARK, kexec, reborn)]))
+        kexec, second = await self._kexec(first)
+        self._bars.insert(0, Bar("luod", "starts, serves", _life(luod.started, ready, kexec)))
+        self._bars.append(Bar("all", "kexec", [(Doing.DARK, kexec, second.up)]))
 
         screen.heading("In the next kernel luod gives everything back")
         luod, ready = await self._start_luod()
@@ -86,9 +74,13 @@ class Story:
         await self._all(lambda role: self._return_after_kexec(role, kexec))
         await self._end(luod)
         now = time.monotonic()
-        self._bars.insert(place, Bar("luod", "starts, serves", _life(luod, ready, now)))
-        self._bars.insert(0, Bar("kernel", "starts, runs", _life(kernel, up, now)))
-        self._show_timeline(kexec, ready - luod.started)
+        self._bars.insert(place, Bar("luod", "starts, serves", _life(luod.started, ready, now)))
+        if second.started == first.started:  # a simulated kernel lives through its own kexec
+            self._bars.insert(0, Bar("kernel", "starts, runs", _life(first.started, first.up, now)))
+        else:
+            self._bars.insert(place, Bar("kernel", "starts, runs", _life(second.started, second.up, now)))
+            self._bars.insert(0, Bar("kernel", "starts, runs", _life(first.started, first.up, kexec)))
+        self._show_timeline(kexec, second, ready - luod.started)
 
     # What happens
 
@@ -96,9 +88,9 @@ class Story:
         """Start luod, and say what it says of itself. Returns when it was ready, too."""
         luod = await self._stage.start_luod()
         ready = time.monotonic()
-        status, sessions = await self._ask_luod()
+        status, sessions = await self._stage.ask_luod()
         has = f"generation {status.generation}, {len(sessions)} sessions"
-        self._screen.line("luod", f"ready in {duration(ready - luod.started)}, process {luod.pid}: {has}", at=ready)
+        self._screen.line("luod", f"ready in {duration(ready - luod.started)}, {luod}: {has}", at=ready)
         return luod, ready
 
     async def _preserve(self, role: str) -> None:
@@ -134,24 +126,20 @@ class Story:
         _, started, _ = parts[0]
         self._bars.append(Bar(VICTIM, f"killed, {_fds(len(files))} back", [(Doing.DARK, killed, started), *parts]))
 
-    async def _kexec(self, luod: Process) -> tuple[float, float]:
-        """From one kernel to the next: when it began, and when the next one was there."""
-        before = await self._ask_kernel(self._control.state)
-        self._screen.line("kernel", f"is to carry over {_counted(before, 'outgoing')}")
-        self._screen.note("(one session is luod's own, for its manifest)")
+    async def _kexec(self, before: Boot) -> tuple[float, Boot]:
+        """From one kernel to the next: when it began, and the next one's start."""
+        text, explanation = await self._stage.make_ready_for_kexec()
+        self._screen.line("kernel", text)
+        self._screen.note(explanation)
         kexec = time.monotonic()
         self._screen.line("kernel", "kexec", "bold", at=kexec)
-        await self._ask_kernel(self._control.kexec)
-        for process in (luod, *self._clients.values()):
-            await process.kill()
-        reborn = time.monotonic()
-        after = await self._ask_kernel(self._control.state)
-        if after.boot_id == before.boot_id:
+        after = await self._stage.kexec()
+        if after.id == before.id:
             raise Failed("kernel", "it is the same as before the kexec")
-        self._screen.line("all", f"luod, {', '.join(CLIENTS)}: killed, nobody is left", at=reborn)
-        self._screen.line("kernel", f"the next one, boot {after.boot_id[:8]}, is up {duration(reborn - kexec)} later")
-        self._screen.line("kernel", f"was given {_counted(after, 'incoming')}")
-        return kexec, reborn
+        self._screen.line("all", f"luod, {', '.join(CLIENTS)}: {self._stage.end_of_all}, nobody is left", at=after.up)
+        self._screen.line("kernel", f"{after.text} {duration(after.up - kexec)} later", at=after.up)
+        self._screen.line("kernel", f"was given {await self._stage.what_came_over()}")
+        return kexec, after
 
     async def _return_after_kexec(self, role: str, kexec: float) -> None:
         """A client's next incarnation in the next kernel, to the end of its session."""
@@ -184,7 +172,7 @@ class Story:
 
     async def _end(self, luod: Process) -> None:
         """Everybody goes, in order."""
-        _, sessions = await self._ask_luod()
+        _, sessions = await self._stage.ask_luod()
         self._screen.line("luod", f"holds {len(sessions)} sessions")
         for process in self._clients.values():
             await process.leave()
@@ -210,22 +198,9 @@ class Story:
             for role in CLIENTS:
                 nursery.start_soon(attempt, role)
 
-    async def _ask_luod(self) -> tuple[StatusReply, list[Session]]:
-        try:
-            async with connect_trio(self._stage.socket) as luod:
-                return await luod.status(), await luod.list()
-        except (ClientError, WireError, OSError) as error:
-            raise Failed("luod", str(error)) from None
-
-    async def _ask_kernel(self, call: Callable[[], T]) -> T:
-        try:
-            return await trio.to_thread.run_sync(call)
-        except OSError as error:
-            raise Failed("kernel", str(error)) from None
-
     # What is shown
 
-    def _show_timeline(self, kexec: float, start_of_luod: float) -> None:
+    def _show_timeline(self, kexec: float, kernel: Boot, start_of_luod: float) -> None:
         if self._blackouts:
             end = kexec + max(seconds for seconds, _ in self._blackouts.values())
             self._bars.append(Bar("all", "blackout", [(Doing.DARK, kexec, end)]))
@@ -233,6 +208,8 @@ class Story:
         self._screen.timeline(self._bars, kexec)
         if self._blackouts:
             self._screen.say("\nBlackout, from the kexec until a client has its descriptors again:")
+            if kernel.started >= kexec:
+                self._screen.say(f"  kernel   {duration(kernel.up - kexec)} to start, a part of each of these:")
         for role, (seconds, start) in sorted(self._blackouts.items()):
             starting = duration(start_of_luod + start)
             self._screen.say(f"  {role:<8} {duration(seconds)}, of it {starting} for Python to start luod and {role}")
@@ -242,15 +219,8 @@ class Story:
         self._screen.line(who, text, BAD)
 
 
-def _life(process: Process, ready: float, end: float) -> list[Part]:
-    return [(Doing.STARTING, process.started, ready), (Doing.UP, ready, end)]
-
-
-def _counted(state: State, direction: str) -> str:
-    """What there is in the kernel."""
-    sessions = [session for session in state.sessions if session.direction == direction]
-    files = [file for session in sessions for file in session.files]
-    return f"{len(sessions)} sessions with {len(files)} files, {size(sum(file.size for file in files))}"
+def _life(started: float, ready: float, end: float) -> list[Part]:
+    return [(Doing.STARTING, started, ready), (Doing.UP, ready, end)]
 
 
 def _fds(count: int) -> str:

@@ -46,9 +46,16 @@ MEANING: Final[dict[tuple[Call, int], str]] = {
     (Call.PRESERVE_FD, errno.EOPNOTSUPP): "the file has seals that this kernel can't preserve",
     (Call.RETRIEVE_FD, errno.ENOENT): "no such token, or the session is finished",
     (Call.RETRIEVE_FD, errno.EINVAL): "the session is an outgoing one",
+    (Call.RETRIEVE_FD, errno.ENOMEM): "there was not enough memory for the file: it is gone",
+    (Call.RETRIEVE_FD, errno.EIO): "the file's memory couldn't be restored: it is gone",
+    (Call.RETRIEVE_FD, errno.EOPNOTSUPP): "the file has seals that this kernel doesn't know: it is gone",
     (Call.FINISH, errno.EBUSY): "a file in it isn't ready to be finished",
     (Call.FINISH, errno.EINVAL): "the session is an outgoing one",
     (Call.GET_NAME, errno.EINVAL): "this kernel is older than 7.1 and can't tell a session's name",
+    **{
+        (call, errno.ENOTTY): "the descriptor is not a session"
+        for call in (Call.PRESERVE_FD, Call.RETRIEVE_FD, Call.FINISH, Call.GET_NAME)
+    },
 }
 """What an errno means for a call (kernel/liveupdate/luo_session.c, luo_file.c, luo_core.c, mm/memfd_luo.c)."""
 

@@ -1,13 +1,13 @@
-"""The contract of luod/kernel/api.py: which kernels it is put to, and what they can do for a test."""
+"""The contract of luod/kernel/api.py: which kernel it is put to, and what that can do for a test."""
+
+import tempfile
 
 import pytest
 
 from luod.kernel.find import kernel_at
 from luod.sim.client import Control
 
-
-def pytest_configure(config):
-    config.addinivalue_line("markers", "not_simulated(reason): a fact that a simulated kernel doesn't show")
+from .steps import DEVICE, is_in_memory
 
 
 @pytest.fixture
@@ -15,12 +15,14 @@ def simulated(sim):
     return sim.path
 
 
-@pytest.fixture(params=["simulated"])
+@pytest.fixture
+def real():
+    return DEVICE
+
+
+@pytest.fixture(params=["real" if DEVICE else "simulated"])
 def kernel_path(request):
-    """The path of a kernel's device, for each kind of kernel."""
-    marker = request.node.get_closest_marker("not_simulated")
-    if marker is not None and request.param == "simulated":
-        pytest.skip(marker.args[0])
+    """The path of a kernel's device."""
     return request.getfixturevalue(request.param)
 
 
@@ -32,10 +34,37 @@ def kernel(kernel_path):
 @pytest.fixture
 def control(kernel_path):
     """What only a simulated kernel can be told: to fail, and to kexec under a test that lives on."""
+    if DEVICE:
+        pytest.skip("only a simulated kernel fails when it is told to")
     return Control(kernel_path)
 
 
 @pytest.fixture
-def kexec(control):
+def kexec(request):
     """Starts the next kernel."""
-    return control.kexec
+    if DEVICE:
+        pytest.skip("a test lives through a simulated kexec only: tests/vm/test_contract.py goes through real ones")
+    return request.getfixturevalue("control").kexec
+
+
+def _first(directories, reason, *, in_memory):
+    for directory in directories:
+        try:
+            with tempfile.TemporaryFile(dir=directory) as file:
+                if is_in_memory(file.fileno()) == in_memory:
+                    return directory
+        except OSError:
+            continue
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def in_memory(tmp_path):
+    """A directory whose files are in memory."""
+    return _first(("/dev/shm", tmp_path), "no file system here is in memory", in_memory=True)
+
+
+@pytest.fixture
+def on_disk(tmp_path):
+    """A directory whose files are on a disk."""
+    return _first((tmp_path, "/var/tmp"), "there is no disk here", in_memory=False)

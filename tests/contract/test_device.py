@@ -4,7 +4,8 @@ from errno import EBUSY
 
 from luod.kernel.api import Call
 
-from .steps import process_that, refused
+from .across import AcrossKexec
+from .steps import incoming, outgoing, preserve, process_that, refused, retrieve
 
 
 def test_a_second_opener_is_told_busy(kernel):
@@ -39,7 +40,11 @@ def test_a_boot_has_one_id(kernel):
     assert kernel.boot_id() == kernel.boot_id()
 
 
-def test_the_next_boot_has_another_id(kernel, kexec):
-    old = kernel.boot_id()
-    kexec()
-    assert kernel.boot_id() != old
+class TestTheNextBootHasAnotherId(AcrossKexec):
+    def before(self, kernel, held):
+        session = held.enter_context(outgoing(kernel, self.name))
+        preserve(session, kernel.boot_id().encode(), 1)
+
+    def after(self, kernel, held):
+        session = held.enter_context(incoming(kernel, self.name))
+        assert retrieve(session, 1) != kernel.boot_id().encode()

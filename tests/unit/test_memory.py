@@ -8,12 +8,14 @@ import pytest
 
 from luod.errors import NotPreservable
 from luod.fds import OwnedFd
-from luod.memory import Given, check, look_at, without_memory
+from luod.memory import F_SEAL_EXEC, NO_WRITING, Given, check, look_at, without_memory
 from luod.policy import Owner
 from memory import memfd
 
 ME = Owner(uid=os.geteuid(), gid=os.getegid(), trusted_uid=os.geteuid())
 PAGE = os.sysconf("SC_PAGE_SIZE")
+MFD_NOEXEC_SEAL = 0x8
+MFD_EXEC = 0x10
 
 
 def given(fd, index=3):
@@ -44,6 +46,28 @@ def test_sealed_memory_is_welcome(seals):
     with memfd() as fd:
         fcntl.fcntl(fd.fileno(), fcntl.F_ADD_SEALS, seals)
         assert check(given(fd), ME).seals == seals
+
+
+@pytest.mark.parametrize("seals", [0, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK, NO_WRITING & ~fcntl.F_SEAL_WRITE])
+def test_memory_that_would_come_back_read_only_is_refused(seals):
+    """So is every memfd made without MFD_EXEC where vm.memfd_noexec is 1: the kernel adds MFD_NOEXEC_SEAL itself."""
+    with memfd(flags=MFD_NOEXEC_SEAL) as fd:
+        assert look_at(fd).seals == F_SEAL_EXEC
+        fcntl.fcntl(fd.fileno(), fcntl.F_ADD_SEALS, seals)
+        with pytest.raises(NotPreservable, match=r"come back read-only: make it with MFD_EXEC") as caught:
+            check(given(fd), ME)
+        assert caught.value.file_descriptor_index == 3
+
+
+def test_memory_that_nobody_may_write_anyway_is_welcome_though_it_cannot_be_executed():
+    with memfd(flags=MFD_NOEXEC_SEAL) as fd:
+        fcntl.fcntl(fd.fileno(), fcntl.F_ADD_SEALS, NO_WRITING)
+        assert check(given(fd), ME).seals == NO_WRITING | F_SEAL_EXEC
+
+
+def test_memory_that_may_be_executed_is_welcome():
+    with memfd(flags=MFD_EXEC | os.MFD_ALLOW_SEALING) as fd:
+        assert check(given(fd), ME).seals == 0
 
 
 @pytest.mark.parametrize(("size", "written"), [(PAGE + 1, 1), (10 * PAGE, 9 * PAGE), (1 << 40, 0)])
