@@ -22,10 +22,10 @@ vm-deps: ## Install Debian's packages that virtual machines are made with (as ro
 	apt-get install --quiet --yes --no-install-recommends $(VM_PACKAGES)
 
 test-vm: $(READY) ## Run the tests that take a real kernel, in virtual machines
-	$(BIN)/pytest tests/vm $(PYTEST)
+	$(BIN)/pytest -o faulthandler_timeout=600 tests/vm $(PYTEST)
 
 demo-vm: $(READY) ## Show a live update of a real kernel
-	@$(BIN)/python -m tests.vm.demo
+	@PYTHONPATH=tests $(BIN)/python -m vm.demo
 
 lint: $(READY) ## Check style, types and what imports what
 	$(BIN)/ruff check .

@@ -100,7 +100,7 @@ def _build_selftests(source, path, log):
     path.mkdir()
     run("make", "headers_install", f"INSTALL_HDR_PATH={path}", cwd=source, log=log)
     tests = source / "tools" / "testing" / "selftests" / "liveupdate"
-    library = sorted((tests / "lib").glob("*.c"))
+    library = sorted((tests / "lib").glob("*.c")) or [tests / "luo_test_utils.c"]
     includes = (path / "include", tests / "lib" / "include", tests.parent)
     for name in SELFTESTS:
         flags = ["-static", "-O2", *[f"-I{directory}" for directory in includes]]

@@ -12,7 +12,7 @@ import tarfile
 import tempfile
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -263,7 +263,7 @@ class Machine:
 
     def _read(self):
         """Pass on what the guest says. A kexec cuts its last line off wherever it was."""
-        with self._channel.makefile("rb") as lines:
+        with suppress(ConnectionResetError), self._channel.makefile("rb") as lines:  # QEMU was killed, and left unread
             for line in lines:
                 for part in (line, line[line.find(b'{"boot"') :]):
                     try:

@@ -1,0 +1,34 @@
+"""What a test does with a guest, in words."""
+
+from vm.guest import clients
+
+
+def luod(vm):
+    """Start luod in the guest. It says where it listens, and nothing else: there was nothing to warn of."""
+    running = vm.start("python3", "-m", "luod")
+    running.until("luod: ", on="stderr")
+    assert running.stderr.startswith("luod: listening on /run/luod/io.luod; "), running.stderr
+    return running
+
+
+def luod_without_anything(vm, reason):
+    """Start a luod that can give nothing back in this boot. It says why, and serves all the same."""
+    running = vm.start("python3", "-m", "luod")
+    running.until("luod: listening on ", on="stderr")
+    why = f"this boot can't give anything back: {reason}"
+    assert running.stderr == f"luod: {why}\nluod: listening on /run/luod/io.luod; {why}"
+    return running
+
+
+def comes_back(vm, table, **ending):
+    """Have clients retrieve all that there is, after a live update: it is this, and all of luod's answers agree."""
+    found = vm.call(clients.look, **ending)
+    report("after", found)
+    assert found["table"] == table
+    assert set(found["held"]["sessions"]) == {len(table)}
+    return found
+
+
+def report(when, told):
+    """Print how long things took in the guest; pytest shows it with -rP."""
+    print(when, "the live update:", ", ".join(f"{work} {took:.2f} s" for work, took in told["seconds"].items()))
