@@ -2,12 +2,18 @@
 
 import logging
 import os
+import signal
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from luod.sim.process import simulator
+
+
+def pytest_configure():
+    """Ctrl-C means what it means, for what tests start too: a shell's background jobs ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def open_descriptors():
