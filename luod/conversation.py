@@ -277,6 +277,8 @@ class Conversation:
         """Tell of events until luod stops or the client goes; until then its connection takes no other call."""
         if not call.more:
             raise errors.ExpectedMore
+        if self._framer.waiting:  # kept meanwhile, the client's own end of this connection could keep it open for ever
+            raise ProtocolError("message", "comes behind Watch, which takes its connection for itself")
         asked = custody.WatchParameters.read(call.parameters)
         owner = self._methods.owner(Request(self._peer, asked, FdBundle()))
         try:

@@ -81,6 +81,11 @@ class Framer:
         """Whether bytes of an unfinished message are waiting."""
         return bool(self._buffer) and self._buffer[-1] != 0
 
+    @property
+    def waiting(self) -> bool:
+        """Whether anything came that is in no message yet."""
+        return bool(self._buffer or self._waiting)
+
     def end(self) -> None:
         """The stream ended. Raises ProtocolError if that cut a message off."""
         if self.partial:

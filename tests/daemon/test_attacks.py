@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from eventually import eventually, within
 from luod import daemon
 from luod.client import connect
 from luod.manifest import Document
+from luod.sockets import ancillary
 from luod.varlink.messages import Call
 from memory import content, memfd, memfds
 from running import luod_running
@@ -107,6 +109,21 @@ async def test_a_client_that_does_not_read_and_sends_what_lingers_does_not_hold_
             before = trio.current_time()
             await host.reboot()
             assert trio.current_time() - before < BLOCKS / 2
+
+
+async def test_a_watch_keeps_nothing_that_came_behind_it(host):
+    """The client's own end of the connection, for instance: luod would wait for ever for itself to leave."""
+    async with host.client() as luod:
+        assert await luod.list() == []  # luod has accepted the connection
+        before = kinds_of_descriptors()
+        watch = Call(f"{CUSTODY}.Watch", {}, more=True).encode()
+        preserve = Call(f"{CUSTODY}.Preserve", {"session": "ram", "files": [{"fileDescriptorIndex": 0}]}).encode()
+        theirs = socket.socket(socket.AF_UNIX)
+        with theirs:
+            theirs.connect(host.socket)
+            theirs.sendmsg([watch + preserve], ancillary([theirs.fileno()]))
+            assert await trio.to_thread.run_sync(theirs.recv, 1000)
+        await eventually(lambda: kinds_of_descriptors() == before)
 
 
 async def test_an_upgrade_is_refused(host):
