@@ -22,7 +22,7 @@ vm-deps: ## Install Debian's packages that virtual machines are made with (as ro
 	apt-get install --quiet --yes --no-install-recommends $(VM_PACKAGES)
 
 test-vm: $(READY) ## Run the tests that take a real kernel, in virtual machines
-	$(BIN)/pytest -o faulthandler_timeout=600 tests/vm $(PYTEST)
+	$(BIN)/pytest -o faulthandler_timeout=600 --durations=20 tests/vm $(PYTEST)
 
 demo-vm: $(READY) ## Show a live update of a real kernel
 	@PYTHONPATH=tests $(BIN)/python -m vm.demo
