@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from luod.kernel.device import PATH
-from luod.policy import Limits
+from luod.policy import Limits, Seconds
 
 DEFAULT = Path("/etc/luod/luod.toml")
 
@@ -27,6 +27,8 @@ class Config(BaseModel):
     """Where clients connect."""
     runtime_directory: Path = Path("/run/luod")
     """Where manifest.json is written."""
+    carry_over_seconds: Seconds = 120.0
+    """How long owners have to come back after a live update before luod preserves for the next one what is theirs."""
     limits: Limits = Limits()
 
     @classmethod

@@ -7,18 +7,15 @@ a request brings are closed here or kept, on every path; those it hands out are 
 
 import errno
 import itertools
-import os
-import resource
 import time
-from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from luod import errors
-from luod.fds import FdBundle, OwnedFd
-from luod.holdings import NO_DESCRIPTORS, Holding, Holdings, Totals
+from luod.fds import OwnedFd
+from luod.holdings import Holding, Holdings, Totals, enough_descriptors
 from luod.kernel.api import KernelError
 from luod.kernel.api import Session as KernelSession
-from luod.lifecycle import FileState, Mode, Request, State
+from luod.lifecycle import Event, FileState, Mode, Request, State
 from luod.manifest import (
     Document,
     File,
@@ -26,15 +23,14 @@ from luod.manifest import (
     FilesHeld,
     FilesIntended,
     FilesRetrieved,
+    Rearmed,
     Session,
     SessionGone,
 )
-from luod.memory import Given, Memory, check, look_at, without_memory
+from luod.memory import Given, Memory, check, look_at
 from luod.names import TOKEN_MAX
 from luod.policy import Owner
-
-PAGE: Final = 253
-"""SCM_MAX_FD: the most files that one reply hands back."""
+from luod.sockets import FDS_MAX
 
 _NOT_PRESERVABLE: Final = frozenset({errno.ENOENT, errno.EBADF, errno.EOPNOTSUPP, errno.EFBIG})
 
@@ -90,14 +86,14 @@ class Custodian:
     ) -> tuple[Session, OwnedFd | None]:
         """Make a session; a delegated one's descriptor comes with it."""
         with self._holdings.table:
-            self._holdings.room_for_session(owner, name)
+            self._holdings.room_for_session(owner, name, mode)
         kernel, kernel_name = self._holdings.new_kernel_session()
         lent = None
         try:
             if mode is Mode.DELEGATED:
-                lent = _duplicate(kernel.duplicate)
+                lent = _lend(kernel)
             with self._holdings.table:
-                self._holdings.room_for_session(owner, name)
+                self._holdings.room_for_session(owner, name, mode)
                 session = Session(
                     id=self._holdings.manifest.serial,
                     kernel_name=kernel_name,
@@ -115,92 +111,104 @@ class Custodian:
         except BaseException:
             if lent is not None:
                 lent.close()
-            kernel.give_up()
+            self._holdings.give_up(kernel)
             raise
 
     def preserve(self, owner: Owner, name: str, given: list[Given]) -> list[File]:
         """Preserve all of `given` or none. Duplicates are kept: the descriptors stay the caller's to close."""
         checked = [check(file, owner) for file in given]
-        with self._holdings.at_work(owner, name, Request.PRESERVE) as holding:
-            files, preserved = self._intend(holding, given, checked)
-            with FdBundle() as kept:
-                try:
-                    kernel = self._holdings.kernel_session(holding)
-                    for file, kernel_token in zip(given, files, strict=True):
-                        kept.add(_duplicate(file.fd.duplicate))
-                        if kernel_token not in preserved:
-                            _preserve_in_kernel(kernel, file, kernel_token)
-                            preserved.add(kernel_token)
-                    self._holdings.record(FilesHeld(session_id=holding.session.id, kernel_tokens=list(files)))
-                except BaseException:
-                    self._take_back(holding, list(files), preserved)
-                    raise
-                holding.files.update(zip(files, kept.take_all(), strict=True))
+        with self._holdings.at_work(owner.uid, name, Request.PRESERVE) as holding:
+            files, revived = self._intend(holding, given, checked)
+            preserved = set(revived)
+            try:
+                kernel = self._holdings.kernel_session(holding)
+                for file, kernel_token in zip(given, files, strict=True):
+                    _preserve(kernel, file, kernel_token, may_be_there=kernel_token in revived)
+                    preserved.add(kernel_token)
+                self._holdings.keep(holding, {token: file.fd for file, token in zip(given, files, strict=True)})
+                self._holdings.record(FilesHeld(session_id=holding.session.id, kernel_tokens=list(files)))
+            except BaseException:
+                self._take_back(holding, list(files), preserved)
+                raise
             with self._holdings.table:
                 return [holding.session.files[kernel_token].model_copy() for kernel_token in files]
 
     def unpreserve(self, owner: Owner, name: str, tokens: list[int]) -> bool:
         """Take files out of an outgoing session. True where the kernel has let go of their memory."""
-        with self._holdings.at_work(owner, name, Request.UNPRESERVE) as holding:
+        with self._holdings.at_work(owner.uid, name, Request.UNPRESERVE) as holding:
             kernel_tokens = self._kernel_tokens(holding.session, tokens)
             self._holdings.record(FilesDropped(session_id=holding.session.id, kernel_tokens=kernel_tokens))
-            self._holdings.let_go(holding, kernel_tokens)
             return self._holdings.renew_if_empty(holding)
 
     def retrieve(self, owner: Owner, name: str, tokens: list[int] | None) -> tuple[list[Lent], list[int]]:
         """Hand files back, and say which tokens are left over for another request."""
-        with self._holdings.at_work(owner, name, Request.RETRIEVE) as holding:
+        with self._holdings.at_work(owner.uid, name, Request.RETRIEVE) as holding:
             session = holding.session
             wanted = list(session.held()) if tokens is None else self._kernel_tokens(session, tokens)
-            page, rest = wanted[:PAGE], wanted[PAGE:]
-            with FdBundle() as lent:
-                for kernel_token in page:
-                    lent.add(_duplicate(self._holdings.file(holding, kernel_token).duplicate))
+            page, rest = wanted[:FDS_MAX], wanted[FDS_MAX:]
+            with self._holdings.files(holding, page) as found:
                 fresh = [token for token in page if not session.files[token].retrieved]
                 if fresh:
-                    self._holdings.record(FilesRetrieved(session_id=session.id, kernel_tokens=fresh))
-                files = [session.files[kernel_token] for kernel_token in page]
-                handed = [Lent(file.token, file.name, fd) for file, fd in zip(files, lent.take_all(), strict=True)]
+                    unknown = [token for token in fresh if session.files[token].inode is None]
+                    inodes = {token: look_at(found[token]).inode for token in unknown}
+                    record = FilesRetrieved(session_id=session.id, kernel_tokens=fresh, inodes=inodes)
+                    self._holdings.record(record)
+                files = [(session.files[kernel_token], fd) for kernel_token, fd in found.items()]
+                handed = [Lent(file.token, file.name, OwnedFd(fd.hand_on())) for file, fd in files]
             return handed, [session.files[kernel_token].token for kernel_token in rest]
 
     def finish(self, owner: Owner, name: str) -> None:
-        """End an incoming session: what its owner didn't take is gone."""
-        with self._holdings.at_work(owner, name, Request.FINISH) as holding:
-            self._holdings.make_room()
-            self._holdings.finish_in_kernel(holding)
-            self._holdings.settle(SessionGone(session_id=holding.session.id))
-            self._holdings.forget(holding)
+        """End a session that came over: what its owner didn't take is gone."""
+        with self._holdings.at_work(owner.uid, name, Request.FINISH) as holding:
+            if holding.session.state is State.CARRIED:
+                self._holdings.record(SessionGone(session_id=holding.session.id))
+                self._holdings.forget(holding)
+            else:
+                self._holdings.finish(holding)
 
     def rearm(self, owner: Owner, name: str) -> None:
-        """End an incoming session and preserve its files again in an outgoing one: same name, same tokens."""
-        with self._holdings.at_work(owner, name, Request.REARM) as holding:
-            session = holding.session
-            files = {kernel_token: self._holdings.file(holding, kernel_token) for kernel_token in session.held()}
-            for kernel_token, fd in files.items():
-                if missing := without_memory(os.fstat(fd.fileno())):
-                    reason = f"it is sparse, fallocate it first: {missing} of its bytes have no memory"
-                    raise errors.RearmRefused(name, session.files[kernel_token].token, reason)
-            with self._holdings.renewal(holding) as successor:
-                self._holdings.finish_in_kernel(holding)
-                for kernel_token, fd in files.items():
-                    try:
-                        successor.preserve_fd(fd.fileno(), kernel_token)
-                    except KernelError as error:
-                        raise errors.RearmRefused(name, session.files[kernel_token].token, str(error)) from None
-                    self._holdings.mark(holding, kernel_token, look_at(fd))
+        """End a session that came over, and preserve its files for the next live update: same name, same tokens."""
+        with self._holdings.at_work(owner.uid, name, Request.REARM) as holding:
+            if holding.session.state is State.CARRIED:
+                self._holdings.record(Rearmed(session_id=holding.session.id))
+            else:
+                self._holdings.renew(holding, Event.REARMED)
 
     def discard(self, owner: Owner, name: str) -> None:
         """Give an outgoing session up, or forget a lost one."""
-        with self._holdings.at_work(owner, name, Request.DISCARD) as holding:
+        with self._holdings.at_work(owner.uid, name, Request.DISCARD) as holding:
             self._holdings.record(SessionGone(session_id=holding.session.id))
             self._holdings.forget(holding)
 
     def claim(self, owner: Owner, name: str) -> tuple[Session, OwnedFd]:
         """Lend the descriptor of a delegated session."""
-        with self._holdings.at_work(owner, name, Request.CLAIM) as holding:
-            lent = _duplicate(self._holdings.kernel_session(holding).duplicate)
+        with self._holdings.at_work(owner.uid, name, Request.CLAIM) as holding:
+            lent = _lend(self._holdings.kernel_session(holding))
             with self._holdings.table:
                 return holding.session.model_copy(deep=True), lent
+
+    # What luod does by itself
+
+    def exposed(self, *, claimed: bool) -> list[tuple[int, str]]:
+        """Which sessions the next live update would drop, by owner and name; those that were `claimed` too, or not."""
+        with self._holdings.table:
+            return [
+                (session.uid, session.name)
+                for session in self._holdings.manifest.sessions.values()
+                if session.state is State.INCOMING and session.mode is Mode.CUSTODIAL
+                if claimed or not any(file.retrieved for file in session.files.values())
+            ]
+
+    def carry_over(self, uid: int, name: str, *, claimed: bool) -> bool:
+        """Preserve for the next live update what came over with the last one. False where its owner was faster."""
+        try:
+            with self._holdings.at_work(uid, name, Request.CARRY_OVER) as holding:
+                if (uid, name) not in self.exposed(claimed=claimed):
+                    return False
+                self._holdings.renew(holding, Event.CARRIED_OVER)
+        except (errors.SessionNotFound, errors.WrongDirection):
+            return False
+        return True
 
     def give_up_all(self) -> None:
         """Let go of everything, as the end of the process would: what nobody else has open is gone."""
@@ -217,7 +225,7 @@ class Custodian:
     def _intend(self, holding: Holding, given: list[Given], checked: list[Memory]) -> tuple[dict[int, File], set[int]]:
         """Choose a kernel token for every file, and write down what is about to happen.
 
-        Returns the files in order, and which of the kernel tokens are tombstones that the kernel holds already.
+        Returns the files in order, and which of the kernel tokens are tombstones: the kernel may have those already.
         """
         session = holding.session
         with self._holdings.table:
@@ -226,13 +234,18 @@ class Custodian:
             revived = session.files.keys() & kernel_tokens
             self._holdings.room_for_files(session, len(given) - len(revived))
             files = {
-                kernel_token: File(token=token, name=file.name, size=known.size, state=FileState.INTENDED)
+                kernel_token: File(
+                    token=token,
+                    name=file.name,
+                    size=known.size,
+                    state=FileState.INTENDED,
+                    inode=known.inode,
+                    seals=known.seals,
+                )
                 for kernel_token, token, file, known in zip(kernel_tokens, tokens, given, checked, strict=True)
             }
             self._holdings.record(FilesIntended(session_id=session.id, files=files))
-            for kernel_token, known in zip(kernel_tokens, checked, strict=True):
-                self._holdings.mark(holding, kernel_token, known)
-            return files, revived
+            return files, set(revived)
 
     def _choose_kernel_tokens(self, holding: Holding, given: list[Given], checked: list[Memory]) -> list[int]:
         """A new kernel token for every file, or that of its tombstone, for the kernel takes a file only once."""
@@ -242,14 +255,14 @@ class Custodian:
         for position, (file, known) in enumerate(zip(given, checked, strict=True)):
             if any(known.inode == earlier.inode for earlier in checked[:position]):
                 raise errors.AlreadyPreserved(file.index)
-            place = self._holdings.inodes.get(known.inode)
+            place = self._holdings.manifest.inodes.get(known.inode)
             if place is None:
                 chosen.append(next(fresh))
                 continue
             number, kernel_token = place
             if number != session.id or session.files[kernel_token].state is not FileState.TOMBSTONE:
                 raise errors.AlreadyPreserved(file.index)
-            if holding.checked[kernel_token].seals != known.seals:
+            if session.files[kernel_token].seals != known.seals:
                 reason = "it was preserved in this session before, and seals that were added since would be lost"
                 raise errors.NotPreservable(file.index, reason)
             chosen.append(kernel_token)
@@ -261,7 +274,6 @@ class Custodian:
         never = [token for token in kernel_tokens if token not in preserved]
         number = holding.session.id
         self._holdings.settle(FilesDropped(session_id=number, kernel_tokens=dropped, never_preserved=never))
-        self._holdings.unmark(holding, never)
         if dropped:
             self._holdings.renew_if_empty(holding)
 
@@ -279,19 +291,18 @@ def _choose_tokens(session: Session, given: list[Given]) -> list[int]:
     return [file.token if file.token is not None else next(free) for file in given]
 
 
-def _duplicate(duplicate: Callable[[], OwnedFd]) -> OwnedFd:
-    try:
-        return duplicate()
-    except OSError as error:
-        if error.errno not in NO_DESCRIPTORS:
-            raise
-        raise errors.QuotaExceeded("descriptors", resource.getrlimit(resource.RLIMIT_NOFILE)[0]) from None
+def _lend(kernel: KernelSession) -> OwnedFd:
+    with enough_descriptors():
+        return kernel.duplicate()
 
 
-def _preserve_in_kernel(kernel: KernelSession, file: Given, kernel_token: int) -> None:
+def _preserve(kernel: KernelSession, file: Given, kernel_token: int, *, may_be_there: bool) -> None:
     try:
-        kernel.preserve_fd(file.fd.fileno(), kernel_token)
+        with enough_descriptors():
+            kernel.preserve_fd(file.fd.fileno(), kernel_token)
     except KernelError as error:
+        if error.errno == errno.EEXIST and may_be_there:
+            return
         if error.errno == errno.EBUSY:
             raise errors.AlreadyPreserved(file.index) from None
         if error.errno in _NOT_PRESERVABLE:

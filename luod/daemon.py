@@ -4,9 +4,11 @@ import logging
 import os
 import resource
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +18,6 @@ import luod
 from luod.config import Config
 from luod.custody import Custodian
 from luod.errors import KernelFailed
-from luod.fds import OwnedFd
 from luod.holdings import Holdings
 from luod.interface import custody, description, update
 from luod.kernel.api import KernelError
@@ -24,10 +25,19 @@ from luod.kernel.find import kernel_at
 from luod.kernel.shared import SharedKernel
 from luod.methods import SERVED, WATCH, Methods
 from luod.policy import Limits, Policy
+from luod.recovery import Brought, RestoreImpossible, SecondLuod, recover
 from luod.server import Server
-from luod.sockets import FDS_MAX, address, listen, listening
-from luod.store import ReadableCopy, RestoreImpossible, SecondLuod, recover
-from luod.systemd import listen_fds, logs_to_journal, notify
+from luod.sockets import FDS_MAX, address, is_listening, listen
+from luod.store import ReadableCopy
+from luod.systemd import (
+    FdStore,
+    Handed,
+    listen_fds,
+    logs_to_journal,
+    machine_is_going_down,
+    notify,
+    watchdog_seconds,
+)
 from luod.update import Watchers
 from luod.varlink.service import NAME as VARLINK
 from luod.varlink.service import Service
@@ -36,6 +46,9 @@ log = logging.getLogger(__name__)
 
 GRACE: Final = 10.0
 """How long what is under way may take once luod is told to stop, in seconds."""
+
+_CARRYING: Final = 60
+"""How long it may take to carry a session over before the service manager takes luod for hung, in seconds."""
 
 _CLOSING: Final = 1.0
 _COPY_PAUSE: Final = 0.2
@@ -69,26 +82,38 @@ class _Bell:
 async def run(
     config: Config,
     stop: trio.Event,
-    handed: Sequence[OwnedFd] = (),
+    handed: Sequence[Handed] = (),
+    fd_store: FdStore | None = None,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Be luod until `stop`. `handed` are listening sockets to use instead of one of its own. Raises StartError.
+    """Be luod until `stop`. `handed` is what the service manager handed over: listening sockets to use instead of one
+    of our own, and what it kept of an earlier luod in `fd_store`. Raises StartError.
 
-    What can fail comes first: whoever has taken over what came over and then ends, loses it.
+    What can fail comes first: whoever has taken over what came over and then ends, loses it where nobody keeps it.
     """
-    bell = _Bell()
+    bell, fd_store = _Bell(), fd_store or FdStore()
     service, descriptors = _service(), _room_for_descriptors(config.limits)
     policy, watchers = Policy(os.geteuid()), Watchers(config.limits.watchers_per_owner)
-    async with _listening(config.socket, handed) as listeners, _holding(config, descriptors, bell) as there:
-        server = Server(Methods(there, policy, watchers, config.device), service, watchers, config.limits)
+    sockets = [entry for entry in handed if not entry.is_kept or is_listening(entry.fd.fileno())]
+    kept = [entry for entry in handed if entry not in sockets]
+    async with (
+        _listening(config.socket, sockets, fd_store) as listeners,
+        _holding(config, descriptors, bell, kept, fd_store) as (there, unclear),
+    ):
+        methods = Methods(there, policy, watchers, config.device, fd_store, unclear)
+        server = Server(methods, service, watchers, config.limits)
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stay_alive)
             if isinstance(there, Custodian):
                 nursery.start_soon(_follow, there, ReadableCopy(config.runtime_directory / "manifest.json"), bell)
+                nursery.start_soon(_carry_over_late, there, config.carry_over_seconds)
             notify("READY=1", f"STATUS={_summary(there)}")
             log.info("listening on %s; %s", ", ".join(map(address, listeners)), _summary(there))
             task_status.started()
             await server.serve(listeners, stop, GRACE)
+            if isinstance(there, Custodian) and fd_store.most:
+                await _carry_over_if_last(there)
             nursery.cancel_scope.cancel()
 
 
@@ -100,13 +125,21 @@ def main(config: Config) -> int:
         for level, priority in _PRIORITIES.items():
             logging.addLevelName(getattr(logging, level), priority)
     try:
-        handed = [fd for _, fd in listen_fds()]
+        handed = listen_fds()
     except OSError as error:
         print(f"luod: the service manager announced descriptors that are not there: {error}", file=sys.stderr)
         return 1
+    try:
+        fd_store = FdStore.of_environment()
+    except OSError as error:
+        print(f"luod: nobody is at NOTIFY_SOCKET={os.environ['NOTIFY_SOCKET']}: {error.strerror}", file=sys.stderr)
+        return 1
+    for entry in handed:
+        if entry.is_kept:
+            fd_store.brought(entry)
     status = 0
     try:
-        trio.run(_until_signal, config, handed)
+        trio.run(_until_signal, config, handed, fd_store)
     except* StartError as group:
         print(f"luod: {group.exceptions[0]}", file=sys.stderr)
         status = 1
@@ -117,12 +150,12 @@ def _log_format() -> str:
     return "%(levelname)s%(message)s" if logs_to_journal() else "luod: %(message)s"
 
 
-async def _until_signal(config: Config, handed: Sequence[OwnedFd]) -> None:
+async def _until_signal(config: Config, handed: Sequence[Handed], fd_store: FdStore) -> None:
     stop = trio.Event()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_at, signals, stop)
-            await run(config, stop, handed)
+            await run(config, stop, handed, fd_store)
             nursery.cancel_scope.cancel()
 
 
@@ -136,32 +169,47 @@ async def _stop_at(signals: AsyncIterator[int], stop: trio.Event) -> None:
 
 
 @asynccontextmanager
-async def _holding(config: Config, descriptors: int, bell: _Bell) -> AsyncIterator[Custodian | RestoreImpossible]:
-    """Hold what there is to hold. Afterwards nothing of it is held: what nobody else has open is gone."""
-    there = await trio.to_thread.run_sync(_take_over, config, descriptors, bell)
+async def _holding(
+    config: Config, descriptors: int, bell: _Bell, kept: Sequence[Handed], fd_store: FdStore
+) -> AsyncIterator[tuple[Custodian | RestoreImpossible, list[str]]]:
+    """Hold what there is to hold, and what is unclear. Afterwards it is closed: what nobody else has open is gone."""
+    there, unclear = await trio.to_thread.run_sync(_take_over, config, descriptors, bell, kept, fd_store)
     try:
-        yield there
+        yield there, unclear.said()
     finally:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(there.give_up_all)
+            unclear.kept().close()
+            fd_store.close()
 
 
-def _take_over(config: Config, descriptors: int, bell: _Bell) -> Custodian | RestoreImpossible:
+def _take_over(
+    config: Config, descriptors: int, bell: _Bell, kept: Sequence[Handed], fd_store: FdStore
+) -> tuple[Custodian | RestoreImpossible, Brought]:
     try:
         kernel = SharedKernel(kernel_at(config.device))
-        recovered = recover(kernel)
+        recovered = recover(kernel, fd_store, kept)
     except RestoreImpossible as impossible:
         log.error("this boot can't give anything back: %s", impossible.reason)
-        return impossible
+        return impossible, Brought()
     except SecondLuod as error:
         raise StartError(f"{error}: stop it first, or use another --device") from None
     except (KernelError, KernelFailed, OSError) as error:
         raise StartError(f"{config.device}: {error}") from None
-    for note in recovered.notes:
+    for note in (*recovered.notes, *(f"keeping what is unclear: {what}" for what in recovered.unclear.said())):
         log.warning("%s", note)
-    return Custodian(
-        Holdings(kernel, recovered.manifest, recovered.journal, config.limits, descriptors, changed=bell.ring)
+    holdings = Holdings(
+        kernel,
+        recovered.manifest,
+        recovered.journal,
+        fd_store,
+        config.limits,
+        descriptors,
+        changed=bell.ring,
+        there=recovered.there,
     )
+    holdings.go_on(recovered.successors)
+    return Custodian(holdings), recovered.unclear
 
 
 def _room_for_descriptors(limits: Limits) -> int:
@@ -176,18 +224,27 @@ def _room_for_descriptors(limits: Limits) -> int:
 
 
 @asynccontextmanager
-async def _listening(path: Path, handed: Sequence[OwnedFd]) -> AsyncIterator[list[trio.socket.SocketType]]:
-    """The sockets that were handed over, or one of our own at `path`. Raises StartError."""
+async def _listening(
+    path: Path, handed: Sequence[Handed], fd_store: FdStore
+) -> AsyncIterator[list[trio.socket.SocketType]]:
+    """The sockets that were handed over, or one of our own at `path`. Raises StartError.
+
+    One of our own stays open in the fd store: whoever connects while there is no luod waits for the next one.
+    """
     with ExitStack() as undo:
-        try:
-            sockets = [undo.enter_context(listening(fd)) for fd in handed]
-        except OSError as error:
-            raise StartError(f"the service manager handed over no listening Unix stream socket: {error}") from None
-        try:
-            if not sockets:
+        for entry in handed:
+            undo.callback(entry.fd.close)
+        if not all(is_listening(entry.fd.fileno()) for entry in handed):
+            raise StartError("the service manager handed over something else than a listening Unix stream socket")
+        sockets = [undo.enter_context(socket.socket(fileno=entry.fd.hand_on())) for entry in handed]
+        if not sockets:
+            try:
                 sockets = [undo.enter_context(listen(path))]
-        except OSError as error:
-            raise StartError(f"{path}: {error.strerror or error}") from None
+                fd_store.put(sockets[0].fileno())
+            except (OSError, KernelFailed) as error:
+                raise StartError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+            if not fd_store.most:
+                undo.callback(path.unlink, missing_ok=True)
         for sock in sockets:
             sock.settimeout(0)
         last = undo.pop_all()
@@ -218,6 +275,50 @@ def _summary(there: Custodian | RestoreImpossible) -> str:
         return f"this boot can't give anything back: {there.reason}"
     totals = there.totals()
     return f"generation {totals.generation}, {totals.sessions} sessions, {totals.files} files"
+
+
+async def _stay_alive() -> None:
+    """Tell the service manager, as often as it wants to hear it, that the event loop goes round."""
+    if (most := watchdog_seconds()) is not None:
+        while True:
+            notify("WATCHDOG=1")
+            await trio.sleep(most / 3)
+
+
+async def _carry_over_late(custodian: Custodian, after: float) -> None:
+    """Carry over what nobody came for in time, and what becomes exposed later."""
+    told: set[tuple[int, str]] = set()
+    while True:
+        await trio.sleep(after)
+        for session in custodian.exposed(claimed=False):
+            await _carry_over(custodian, session, told, claimed=False)
+
+
+async def _carry_over_if_last(custodian: Custodian) -> None:
+    """Before the machine goes down, carry over all that the next kexec would drop: owners have had their time."""
+    exposed = custodian.exposed(claimed=True)
+    if not exposed:
+        return
+    if await trio.to_thread.run_sync(machine_is_going_down):
+        for session in exposed:
+            notify(f"EXTEND_TIMEOUT_USEC={_CARRYING * 1_000_000}")
+            await _carry_over(custodian, session, set(), claimed=True)
+
+
+async def _carry_over(
+    custodian: Custodian, session: tuple[int, str], told: set[tuple[int, str]], *, claimed: bool
+) -> None:
+    uid, name = session
+    try:
+        done = await trio.to_thread.run_sync(partial(custodian.carry_over, uid, name, claimed=claimed))
+    except Exception as error:
+        # Whatever this is, it must not end the process, which holds the sessions.
+        if session not in told:
+            log.warning("session %s of uid %d is lost with the next live update: %s", name, uid, error)
+        told.add(session)
+    else:
+        if done:
+            log.info("carried session %s of uid %d over, for nobody came for it", name, uid)
 
 
 async def _follow(custodian: Custodian, copy: ReadableCopy, bell: _Bell) -> None:

@@ -1,40 +1,52 @@
-"""What luod has in its hands: of every session the kernel's descriptor and a duplicate of each file.
+"""What luod has in its hands: of every session the kernel's descriptor, and a bag with its files.
 
-What is acknowledged was written to the journal before. What is taken back after a failure goes into the
-journal if it can; if it can't, a reader makes the same of what is there, and the next record brings a snapshot.
+Both are in the fd store from the moment they exist until they are over, and are closed here only when they are over.
+What is acknowledged was written to the journal before. What is taken back after a failure goes into the journal if
+it can; if it can't, a reader makes the same of what is there, and the next record brings a snapshot.
 """
 
 import errno
 import itertools
 import logging
 import os
+import resource
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 from luod import errors
+from luod.bag import Bag, BagFull
 from luod.fds import FdBundle, OwnedFd
 from luod.kernel.api import Call, KernelError
 from luod.kernel.api import Session as KernelSession
 from luod.kernel.shared import SharedKernel
-from luod.lifecycle import ALLOWED, Request, State
+from luod.lifecycle import ALLOWED, Event, Mode, Request, State
 from luod.manifest import (
+    Finishing,
     Manifest,
     Record,
     Renewed,
     Renewing,
     Session,
+    SessionGone,
     SessionIs,
     SessionMissing,
 )
-from luod.memory import Inode, Memory, look_at
+from luod.memory import Memory, look_at, without_memory
 from luod.policy import Limits, Owner
+from luod.sockets import FDS_MAX
 
 log = logging.getLogger(__name__)
 
-NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
+NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ETOOMANYREFS})
+
+_DESCRIPTORS: Final = 3
+"""How many a session takes in luod: the kernel's, and both ends of its bag."""
+
+_SPARE_ENTRIES: Final = 8
+"""Entries of the fd store for the journal, for sessions that take another's place and for a listening socket."""
 
 
 class Totals(NamedTuple):
@@ -54,25 +66,36 @@ class Journal(Protocol):
 
     def append(self, record: Record) -> None: ...
 
-    def make_room(self) -> object: ...
-
     def fall_behind(self) -> None: ...
 
     def give_up(self) -> None: ...
 
 
+class FdStore(Protocol):
+    """Where copies of descriptors outlive this process (see `systemd.FdStore`)."""
+
+    most: int
+
+    def room_for(self, count: int) -> None: ...
+
+    def put(self, *fds: int) -> None: ...
+
+    def remove(self, *fds: int) -> None: ...
+
+    def barrier(self) -> None: ...
+
+
 @dataclass
 class Holding:
-    """What luod has in its hands of a session: the kernel's session, and a duplicate of each file.
+    """What luod has in its hands of a session: the kernel's session, and a bag with files.
 
-    `kernel` is None for a session that came over and that nobody asked for yet. `checked` says what each file is
-    that the kernel holds, tombstones among them.
+    `kernel` is None for a session that came over and that nobody asked for yet. Of an outgoing session every file is
+    in the bag, of an incoming one those that are being carried over: the kernel has the others.
     """
 
     session: Session
     kernel: KernelSession | None = None
-    files: dict[int, OwnedFd] = field(default_factory=dict)
-    checked: dict[int, Memory] = field(default_factory=dict)
+    bag: Bag | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     gone: bool = False
 
@@ -85,17 +108,21 @@ class Holdings:
         kernel: SharedKernel,
         manifest: Manifest,
         journal: Journal,
+        fd_store: FdStore,
         limits: Limits,
         descriptors: int,
         changed: Callable[[], None],
+        there: Iterable[Holding] | None = None,
     ) -> None:
         """`descriptors` is how many there may be at most; `changed` is called, from any thread, after the manifest has
-        changed.
+        changed; `there` are the manifest's sessions, with what the fd store brought back of them.
         """
         self.manifest = manifest
         self.table = threading.RLock()
-        self.inodes: dict[Inode, tuple[int, int]] = {}  # session id, kernel token
-        self._by_id = {number: Holding(session) for number, session in manifest.sessions.items()}
+        self.fd_store = fd_store
+        if there is None:
+            there = [Holding(session) for session in manifest.sessions.values()]
+        self._by_id = {holding.session.id: holding for holding in there}
         self._kernel = kernel
         self._kernel_names = itertools.count()
         self._journal = journal
@@ -117,6 +144,30 @@ class Holdings:
             size = sum(file.size or 0 for file in files)
             return Totals(self.manifest.boot_id, self.manifest.generation, len(sessions), len(files), size)
 
+    def go_on(self, successors: Mapping[int, KernelSession]) -> None:
+        """Do the rest of what another luod has begun in this kernel: `successors` are to take a session's place, by
+        session id. What can't be done is as it was when luod is asked for it.
+        """
+        for holding in list(self._by_id.values()):
+            try:
+                self._go_on(holding, successors.get(holding.session.id))
+            except (KernelError, errors.WireError) as error:
+                log.error("session %s: what was begun can't be ended: %s", holding.session.kernel_name, error)
+
+    def _go_on(self, holding: Holding, successor: KernelSession | None) -> None:
+        session = holding.session
+        if session.finishing:
+            if holding.kernel is not None:
+                holding.kernel.finish()
+            self.end(holding)
+        elif successor is not None:
+            self.go_on_renewing(holding, successor)
+        elif session.renewing is not None:
+            self.settle(Renewing(session_id=session.id, kernel_name=None))
+        if holding.kernel is None and session.state in (State.OUTGOING, State.CARRIED):
+            reason = "luod ended, and nobody kept its descriptor"
+            self.settle(SessionMissing(session_id=session.id, reason=reason))
+
     def add(self, session: Session, kernel: KernelSession) -> None:
         """Hold a new session from now on. Where that fails it is still the caller's."""
         with self.table:
@@ -124,13 +175,15 @@ class Holdings:
             self._by_id[session.id] = Holding(session, kernel)
 
     def give_up_all(self) -> None:
-        """Let go of everything, as the end of the process would: what nobody else has open is gone."""
+        """Close everything, as the end of the process would: what nobody else has open is gone."""
         with self.table:
             holdings = list(self._by_id.values())
-            if holdings:
+            if holdings and self.fd_store.most:
+                log.info("the service manager keeps %d sessions", len(holdings))
+            elif holdings:
                 log.warning("letting go of %d sessions: what nobody else has open is gone", len(holdings))
             for holding in holdings:
-                self.forget(holding)
+                self._close(holding)
             self._journal.give_up()
 
     # The table
@@ -142,23 +195,25 @@ class Holdings:
         return session
 
     @contextmanager
-    def at_work(self, owner: Owner, name: str, request: Request) -> Iterator[Holding]:
+    def at_work(self, uid: int, name: str, request: Request) -> Iterator[Holding]:
         """Have a session to oneself for a request that it can serve."""
         with self.table:
-            holding = self._by_id[self.find(owner.uid, name).id]
+            holding = self._by_id[self.find(uid, name).id]
         with holding.lock:
             if holding.gone:
                 raise errors.SessionNotFound(name)
             _allow(holding.session, request)
             yield holding
 
-    def room_for_session(self, owner: Owner, name: str) -> None:
+    def room_for_session(self, owner: Owner, name: str, mode: Mode) -> None:
         if self.manifest.find(owner.uid, name) is not None:
             raise errors.SessionExists(name)
         count = sum(session.uid == owner.uid for session in self.manifest.sessions.values())
         if count >= self._limits.sessions_per_owner:
             raise errors.QuotaExceeded("sessions", self._limits.sessions_per_owner)
-        self._room_for_descriptors(1)
+        entries = sum(_entries(session.mode) for session in self.manifest.sessions.values())
+        self.fd_store.room_for(entries + _entries(mode) + _SPARE_ENTRIES)
+        self._room_for_descriptors(_DESCRIPTORS)
 
     def room_for_files(self, session: Session, count: int) -> None:
         if len(session.files) + count > self._limits.files_per_session:
@@ -169,8 +224,8 @@ class Holdings:
         self._room_for_descriptors(count)
 
     def _room_for_descriptors(self, count: int) -> None:
-        """Counts what is intended and what wasn't retrieved yet, too: its descriptors are still to come."""
-        promised = sum(1 + _file_count(session) for session in self.manifest.sessions.values())
+        """Those in bags count as well: the kernel allows a user as many in flight as a process may have open."""
+        promised = sum(_DESCRIPTORS + _file_count(session) for session in self.manifest.sessions.values())
         if promised + count > self._descriptors:
             raise errors.QuotaExceeded("descriptors", self._descriptors)
 
@@ -180,11 +235,6 @@ class Holdings:
             self._journal.append(record)
             self.manifest.apply(record)
         self._changed()
-
-    def make_room(self) -> None:
-        """Let a record be sure to find room in the journal, before what it records is done and can't be undone."""
-        with self.table:
-            self._journal.make_room()
 
     def settle(self, record: Record) -> None:
         """Let it be so, for it is. Write it down if possible: a reader comes to the same without it."""
@@ -202,23 +252,40 @@ class Holdings:
         holding.gone = True
         with self.table:
             del self._by_id[holding.session.id]
-        self.let_go(holding, list(holding.files))
-        self.unmark(holding, list(holding.checked))
+        self.fd_store.remove(*(each.fileno() for each in (holding.kernel, holding.bag) if each is not None))
+        self._close(holding)
+
+    def _close(self, holding: Holding) -> None:
+        if holding.bag is not None:
+            holding.bag.close()
         if holding.kernel is not None:
             holding.kernel.give_up()
+        holding.bag = holding.kernel = None
 
     # The kernel's sessions
 
     def new_kernel_session(self) -> tuple[KernelSession, str]:
-        """Make a session in the kernel under a name of our own."""
+        """Make a session in the kernel under a name of our own, in the fd store as well."""
         with self._kernel.device() as device:
             while True:
                 name = f"luod-{self.manifest.generation}-{next(self._kernel_names)}"
                 try:
-                    return device.create_session(name), name
+                    kernel = device.create_session(name)
+                    break
                 except KernelError as error:
                     if error.errno != errno.EEXIST:
                         raise
+        try:
+            self.fd_store.put(kernel.fileno())
+        except BaseException:
+            kernel.give_up()
+            raise
+        return kernel, name
+
+    def give_up(self, kernel: KernelSession) -> None:
+        """Make the kernel let go of a session that is over, or never began."""
+        self.fd_store.remove(kernel.fileno())
+        kernel.give_up()
 
     def kernel_session(self, holding: Holding) -> KernelSession:
         """The kernel's session; one that came over is retrieved by its name when it is first needed."""
@@ -226,93 +293,213 @@ class Holdings:
         if holding.kernel is None:
             try:
                 with self._kernel.device() as device:
+                    # Between these two lines a SIGKILL closes the only descriptor, which finishes the session.
                     holding.kernel = device.retrieve_session(session.kernel_name)
+                    self.fd_store.put(holding.kernel.fileno())
+            except errors.WireError as error:  # it can't be put back: luod has it, but alone
+                log.error("session %s is lost if luod dies: %s", session.kernel_name, error)
             except KernelError as error:
                 if (error.call, error.errno) != (Call.RETRIEVE_SESSION, errno.ENOENT):
                     raise
                 reason = f"the manifest came over, but the kernel has no session {session.kernel_name}"
                 self.settle(SessionMissing(session_id=session.id, reason=reason))
                 raise errors.SessionLost(session.name, reason) from None
+        assert holding.kernel is not None
         return holding.kernel
 
-    def finish_in_kernel(self, holding: Holding) -> None:
+    def finish(self, holding: Holding) -> None:
+        """End an incoming session. Raises FinishRefused; then it is as it was."""
+        kernel, number = self.kernel_session(holding), holding.session.id
+        self.record(Finishing(session_id=number, begun=True))
         try:
-            self.kernel_session(holding).finish()
+            kernel.finish()
         except KernelError as error:
-            if error.call is not Call.FINISH:
-                raise
+            self.settle(Finishing(session_id=number, begun=False))
             raise errors.FinishRefused(holding.session.name, error.errno) from None
+        self.end(holding)
 
-    @contextmanager
-    def renewal(self, holding: Holding) -> Iterator[KernelSession]:
-        """Put a new session of the kernel in the place of the old one, which takes its tombstones with it.
+    def end(self, holding: Holding) -> None:
+        """Let go of a session that the journal calls finishing: only when nothing is left of it, it is gone."""
+        self.forget(holding)
+        self.settle(SessionGone(session_id=holding.session.id))
 
-        In the `with` block the held files move over. Where that fails, the old one stays.
+    def renew(self, holding: Holding, event: Event) -> None:
+        """Put a new session of the kernel in the place of the old one, with all files that are held.
+
+        Tombstones stay behind. Raises RearmRefused; then the old one stays, too, and every file is in the bag.
         """
-        number = holding.session.id
         predecessor = self.kernel_session(holding)
+        self._pack_all(holding)
         successor, name = self.new_kernel_session()
+        self._move(holding, predecessor, successor, name, event)
+
+    def go_on_renewing(self, holding: Holding, successor: KernelSession) -> None:
+        """Do the rest of `renew`, of which another luod has recorded the beginning. Raises RearmRefused."""
+        session = holding.session
+        event = Event.RENEWED if session.state is State.OUTGOING else Event.CARRIED_OVER
+        assert session.renewing is not None
+        self._move(holding, holding.kernel, successor, session.renewing, event)
+
+    def _pack_all(self, holding: Holding) -> None:
+        """Have every file in the bag, before the kernel is told that it needn't have it any more."""
+        session = holding.session
+        there = set() if holding.bag is None else holding.bag.tokens
+        for page in _pages(session.held()):
+            with self.files(holding, page) as files:
+                for kernel_token, fd in files.items():
+                    if missing := without_memory(os.fstat(fd.fileno())):
+                        reason = f"it is sparse, fallocate it first: {missing} of its bytes have no memory"
+                        raise errors.RearmRefused(session.name, session.files[kernel_token].token, reason)
+                if new := {token: fd for token, fd in files.items() if token not in there}:
+                    self.keep(holding, new)
+        self.fd_store.barrier()
+
+    def _move(
+        self, holding: Holding, predecessor: KernelSession | None, successor: KernelSession, name: str, event: Event
+    ) -> None:
+        """Let the kernel have what is held in `successor`, called `name`, in place of `predecessor`."""
+        session = holding.session
         try:
-            self.record(Renewing(session_id=number, kernel_name=name))
-            yield successor
-        except BaseException:
-            self.settle(Renewing(session_id=number, kernel_name=None))
-            successor.give_up()
+            self.record(Renewing(session_id=session.id, kernel_name=name))
+            if session.state is State.INCOMING and predecessor is not None:
+                predecessor.finish()
+            memory = self._preserve_held(holding, successor)
+        except BaseException as error:
+            self.settle(Renewing(session_id=session.id, kernel_name=None))
+            self.give_up(successor)
+            if isinstance(error, KernelError) and error.call is Call.FINISH:
+                raise errors.FinishRefused(session.name, error.errno) from None
             raise
-        sizes = {token: holding.checked[token].size for token in holding.session.held()}
-        self.settle(Renewed(session_id=number, sizes=sizes))
         holding.kernel = successor
-        self.unmark(holding, [token for token in holding.checked if token not in sizes])
-        predecessor.give_up()
+        if predecessor is not None:
+            self.give_up(predecessor)
+        self.settle(Renewed(session_id=session.id, event=event, files=memory))
+        if not memory:
+            self._replace_bag(holding, None)
+
+    def _preserve_held(self, holding: Holding, kernel: KernelSession) -> dict[int, Memory]:
+        session = holding.session
+        memory: dict[int, Memory] = {}
+        for page in _pages(session.held()):
+            with self.files(holding, page) as files:
+                for kernel_token, fd in files.items():
+                    try:
+                        kernel.preserve_fd(fd.fileno(), kernel_token)
+                    except KernelError as error:
+                        if error.errno != errno.EEXIST:  # an earlier luod came so far
+                            token = session.files[kernel_token].token
+                            raise errors.RearmRefused(session.name, token, str(error)) from None
+                    memory[kernel_token] = look_at(fd)
+        return memory
 
     def renew_if_empty(self, holding: Holding) -> bool:
         """Where only tombstones are left, make the kernel let go of their memory. True where it has."""
         if holding.session.held():
             return False
         try:
-            with self.renewal(holding):
-                return True
-        except (KernelError, errors.KernelFailed) as error:
+            self.renew(holding, Event.RENEWED)
+        except (KernelError, errors.WireError) as error:
             log.warning("session %s keeps what was taken out of it: %s", holding.session.kernel_name, error)
             return False
+        return True
 
-    def file(self, holding: Holding, kernel_token: int) -> OwnedFd:
-        """The duplicate that luod holds of a file; one that came over is retrieved when it is first needed."""
-        held = holding.files.get(kernel_token)
-        if held is None:
-            session = holding.session
-            try:
-                held = self.kernel_session(holding).retrieve_fd(kernel_token)
-            except KernelError as error:
-                if error.call is not Call.RETRIEVE_FD or error.errno in NO_DESCRIPTORS:
-                    raise
-                raise errors.RetrieveFailed(session.name, session.files[kernel_token].token, error.errno) from None
-            holding.files[kernel_token] = held
-            _give_to(held, session)
-            self.mark(holding, kernel_token, look_at(held))
-        return held
+    # Files
 
-    def let_go(self, holding: Holding, kernel_tokens: list[int]) -> None:
-        """Close luod's duplicates."""
-        FdBundle(holding.files.pop(token) for token in kernel_tokens if token in holding.files).close()
+    @contextmanager
+    def files(self, holding: Holding, kernel_tokens: Collection[int]) -> Iterator[dict[int, OwnedFd]]:
+        """Descriptors of these files, at most a page of them: from the bag, else from the kernel.
 
-    def mark(self, holding: Holding, kernel_token: int, known: Memory) -> None:
-        """Remember that the kernel has this file, so that nobody gives it twice."""
-        with self.table:
-            holding.checked[kernel_token] = known
-            self.inodes[known.inode] = holding.session.id, kernel_token
-
-    def unmark(self, holding: Holding, kernel_tokens: list[int]) -> None:
-        with self.table:
+        Those that nobody has handed on are closed at the end. Raises RetrieveFailed.
+        """
+        with enough_descriptors():
+            found = {} if holding.bag is None else holding.bag.get(kernel_tokens)
+        try:
             for kernel_token in kernel_tokens:
-                known = holding.checked.pop(kernel_token, None)
-                if known is not None:
-                    self.inodes.pop(known.inode, None)
+                if kernel_token not in found:
+                    found[kernel_token] = self._retrieve(holding, kernel_token)
+            yield {kernel_token: found[kernel_token] for kernel_token in kernel_tokens}
+        finally:
+            FdBundle(found.values()).close()
+
+    def _retrieve(self, holding: Holding, kernel_token: int) -> OwnedFd:
+        session = holding.session
+        try:
+            with enough_descriptors():
+                fd = self.kernel_session(holding).retrieve_fd(kernel_token)
+        except KernelError as error:
+            if error.call is not Call.RETRIEVE_FD:
+                raise
+            raise errors.RetrieveFailed(session.name, session.files[kernel_token].token, error.errno) from None
+        _give_to(fd, session)
+        return fd
+
+    def keep(self, holding: Holding, files: Mapping[int, OwnedFd]) -> None:
+        """Keep duplicates of these files in the session's bag, by kernel token: they outlive luod from then on.
+
+        Raises QuotaExceeded, or KernelFailed.
+        """
+        if holding.bag is not None:
+            try:
+                with enough_descriptors():
+                    holding.bag.put(files)
+            except BagFull:
+                pass
+            else:
+                return
+        self._repack(holding, files)
+
+    def _repack(self, holding: Holding, files: Mapping[int, OwnedFd]) -> None:
+        """Put what is held, and these, into a new bag, in as few messages as can be."""
+        with enough_descriptors():
+            bag = Bag(holding.session.id)
+        try:
+            with enough_descriptors():
+                if holding.bag is not None:
+                    for page in _pages(holding.bag.tokens & holding.session.held().keys()):
+                        held = holding.bag.get(page)
+                        with FdBundle(held.values()):
+                            bag.put(held)
+                bag.put(files)
+            self.fd_store.put(bag.fileno())
+        except BaseException as error:
+            bag.close()
+            if isinstance(error, BagFull):
+                raise errors.QuotaExceeded("files in a bag (net.core.wmem_max)", len(bag.tokens)) from None
+            raise
+        self._replace_bag(holding, bag)
+
+    def _replace_bag(self, holding: Holding, bag: Bag | None) -> None:
+        old, holding.bag = holding.bag, bag
+        if old is not None:
+            self.fd_store.remove(old.fileno())
+            old.close()
+
+
+def _entries(mode: Mode) -> int:
+    """How many entries of the fd store a session takes."""
+    return 2 if mode is Mode.CUSTODIAL else 1
 
 
 def _file_count(session: Session) -> int:
     """How many files a session has, tombstones too; of one that is lost there are none."""
     return 0 if session.state is State.LOST else len(session.files)
+
+
+def _pages(kernel_tokens: Collection[int]) -> Iterator[list[int]]:
+    tokens = list(kernel_tokens)
+    for start in range(0, len(tokens), FDS_MAX):
+        yield tokens[start : start + FDS_MAX]
+
+
+@contextmanager
+def enough_descriptors() -> Iterator[None]:
+    """Raise QuotaExceeded where there are no descriptors left, be it in this process or in flight."""
+    try:
+        yield
+    except (OSError, KernelError) as error:
+        if error.errno not in NO_DESCRIPTORS:
+            raise
+        raise errors.QuotaExceeded("descriptors", resource.getrlimit(resource.RLIMIT_NOFILE)[0]) from None
 
 
 def _allow(session: Session, request: Request) -> None:

@@ -1,8 +1,10 @@
 r"""The life of a session and of a file, as tables: what a state is, what leads to the next, what it allows.
 
 create -> OUTGOING -- live update --> INCOMING -- finish --> gone
-             |  ^                        |  |
-          discard \____ finish, rearm ___/  \__ live update (nobody finished it) --> LOST -- discard --> gone
+             |  ^                      |  ^  |
+          discard \___ finish, rearm __/  |  \__ live update (nobody finished it) --> LOST -- discard --> gone
+                                |         |
+                             CARRIED -- live update
 """
 
 from enum import StrEnum
@@ -24,10 +26,13 @@ class Direction(StrEnum):
 
 
 class State(StrEnum):
-    """What a session is. LOST: it was there, and nothing of it can be given back."""
+    """What a session is. CARRIED: to its owner an incoming one still, but the kernel preserves it again. LOST: it was
+    there, and nothing of it can be given back.
+    """
 
     OUTGOING = "outgoing"
     INCOMING = "incoming"
+    CARRIED = "carried"
     LOST = "lost"
 
 
@@ -36,18 +41,26 @@ class Event(StrEnum):
 
     LIVE_UPDATE = "live update"
     RENEWED = "renewed"
+    CARRIED_OVER = "carried over"
+    REARMED = "rearmed"
     MISSING = "missing"
 
 
 NEXT: Final[dict[tuple[State, Event], State]] = {
     (State.OUTGOING, Event.LIVE_UPDATE): State.INCOMING,
+    (State.CARRIED, Event.LIVE_UPDATE): State.INCOMING,
     # The kernel drops what is incoming at the next kexec, finished or not.
     (State.INCOMING, Event.LIVE_UPDATE): State.LOST,
     (State.LOST, Event.LIVE_UPDATE): State.LOST,
-    # A renewed session has a new session in the kernel behind it, which holds the same files.
+    # Each of these puts a new session of the kernel behind it, which holds the same files.
     (State.OUTGOING, Event.RENEWED): State.OUTGOING,
-    (State.INCOMING, Event.RENEWED): State.OUTGOING,
+    (State.INCOMING, Event.CARRIED_OVER): State.CARRIED,
+    (State.INCOMING, Event.REARMED): State.OUTGOING,
+    # Here the kernel has it already.
+    (State.CARRIED, Event.REARMED): State.OUTGOING,
+    (State.OUTGOING, Event.MISSING): State.LOST,
     (State.INCOMING, Event.MISSING): State.LOST,
+    (State.CARRIED, Event.MISSING): State.LOST,
 }
 
 
@@ -60,13 +73,14 @@ class FileState(StrEnum):
 
 
 class Request(StrEnum):
-    """What an owner can ask for an existing session."""
+    """What can be asked for an existing session: all but to carry it over by its owner."""
 
     PRESERVE = "Preserve"
     UNPRESERVE = "Unpreserve"
     RETRIEVE = "Retrieve"
     FINISH = "Finish"
     REARM = "Finish with rearm"
+    CARRY_OVER = "carry over"
     DISCARD = "Discard"
     CLAIM = "Claim"
 
@@ -85,9 +99,10 @@ def _allowed(*states: State, mode: Mode | None = None) -> Allowed:
 ALLOWED: Final[dict[Request, Allowed]] = {
     Request.PRESERVE: _allowed(State.OUTGOING, mode=Mode.CUSTODIAL),
     Request.UNPRESERVE: _allowed(State.OUTGOING, mode=Mode.CUSTODIAL),
-    Request.RETRIEVE: _allowed(State.OUTGOING, State.INCOMING, mode=Mode.CUSTODIAL),
-    Request.FINISH: _allowed(State.INCOMING),
-    Request.REARM: _allowed(State.INCOMING, mode=Mode.CUSTODIAL),
+    Request.RETRIEVE: _allowed(State.OUTGOING, State.INCOMING, State.CARRIED, mode=Mode.CUSTODIAL),
+    Request.FINISH: _allowed(State.INCOMING, State.CARRIED),
+    Request.REARM: _allowed(State.INCOMING, State.CARRIED, mode=Mode.CUSTODIAL),
+    Request.CARRY_OVER: _allowed(State.INCOMING, mode=Mode.CUSTODIAL),
     Request.DISCARD: _allowed(State.OUTGOING, State.LOST),
     Request.CLAIM: _allowed(State.OUTGOING, State.INCOMING, mode=Mode.DELEGATED),
 }

@@ -15,6 +15,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from luod.lifecycle import NEXT, Direction, Event, FileState, Mode, State
+from luod.memory import Inode, Memory
 from luod.names import camel
 
 VERSION: Final = 1
@@ -46,13 +47,23 @@ class _Model(BaseModel):
 
 
 class File(_Model):
-    """A file in a session. `token` is its owner's."""
+    """A file in a session. `token` is its owner's.
+
+    `inode` is what it is in this boot, unknown until it is retrieved where it came over; `seals` are those that the
+    kernel took with it.
+    """
 
     token: int
     name: str | None = None
     size: int | None = None
     state: FileState
     retrieved: bool = False
+    inode: Inode | None = None
+    seals: int | None = None
+
+    def preserved_as(self, memory: Memory) -> None:
+        """Be what the kernel has just preserved."""
+        self.inode, self.size, self.seals = memory.inode, memory.size, memory.seals
 
 
 class Session(_Model):
@@ -60,7 +71,7 @@ class Session(_Model):
 
     `files` are by kernel token: ours, counted up by `next_kernel_token`, never reused in a session.
     `renewing` is the kernel name of the session that is about to take its place: whatever is in that one when
-    a live update comes in between is what came over.
+    a live update comes in between is what came over. `finishing`: its owner has asked for its end, and has it.
     """
 
     id: int
@@ -76,11 +87,13 @@ class Session(_Model):
     created_usec: int
     next_kernel_token: int = 0
     renewing: str | None = None
+    finishing: bool = False
     lost: str | None = None
     files: dict[int, File] = {}
 
     @property
     def direction(self) -> Direction:
+        """As its owner sees it."""
         return Direction.OUTGOING if self.state is State.OUTGOING else Direction.INCOMING
 
     def held(self) -> dict[int, File]:
@@ -138,10 +151,11 @@ class FilesDropped(_OfSession):
 
 
 class FilesRetrieved(_OfSession):
-    """These were handed back."""
+    """These were handed back. `inodes` are those that were not known."""
 
     kind: Literal["retrieved"] = "retrieved"
     kernel_tokens: list[int]
+    inodes: dict[int, Inode] = {}
 
 
 class Renewing(_OfSession):
@@ -152,10 +166,24 @@ class Renewing(_OfSession):
 
 
 class Renewed(_OfSession):
-    """They have moved, and have these sizes now. Tombstones stayed behind."""
+    """They have moved, for `event`, and are this now. Tombstones stayed behind."""
 
     kind: Literal["renewed"] = "renewed"
-    sizes: dict[int, int]
+    event: Event
+    files: dict[int, Memory]
+
+
+class Rearmed(_OfSession):
+    """Its owner has it back, and wants what was carried over preserved as it is."""
+
+    kind: Literal["rearmed"] = "rearmed"
+
+
+class Finishing(_OfSession):
+    """The kernel is about to finish it; or not, after all. If nothing follows it is to be finished."""
+
+    kind: Literal["finishing"] = "finishing"
+    begun: bool
 
 
 class SessionMissing(_OfSession):
@@ -180,6 +208,8 @@ Record = (
     | FilesRetrieved
     | Renewing
     | Renewed
+    | Rearmed
+    | Finishing
     | SessionMissing
     | SessionGone
 )
@@ -189,13 +219,16 @@ DROPPED_BY_KERNEL: Final = "it was neither finished nor preserved again before t
 
 
 class Manifest:
-    """What luod holds. It changes only by `apply` and, at the start of a boot, by `enter_new_kernel`."""
+    """What luod holds. It changes only by `apply` and, when another luod goes on with it, by `enter_new_process` or
+    `enter_new_kernel`. `inodes` says in which session, and under which kernel token, the kernel has a file.
+    """
 
     def __init__(self, boot_id: str = "") -> None:
         self.boot_id = boot_id
         self.generation = 0
         self.serial = 0
         self.sessions: dict[int, Session] = {}
+        self.inodes: dict[Inode, tuple[int, int]] = {}
         self._names: dict[tuple[int, str], int] = {}
 
     def find(self, uid: int, name: str) -> Session | None:
@@ -218,24 +251,27 @@ class Manifest:
             case FilesDropped():
                 for file in self._files(record, record.kernel_tokens):
                     file.state = FileState.TOMBSTONE
-                files = self._session(record).files
-                for kernel_token in record.never_preserved:
-                    files.pop(kernel_token, None)
+                self._remove(self._session(record), record.never_preserved)
             case FilesRetrieved():
                 for file in self._files(record, record.kernel_tokens):
                     file.retrieved = True
+                for kernel_token, inode in record.inodes.items():
+                    self._files(record, [kernel_token])[0].inode = inode
+                    self.inodes[inode] = record.session_id, kernel_token
             case Renewing():
                 self._session(record).renewing = record.kernel_name
             case Renewed():
-                self._renew(self._session(record), record.sizes)
+                self._renew(self._session(record), record)
+            case Rearmed():
+                self._session(record).advance(Event.REARMED)
+            case Finishing():
+                self._session(record).finishing = record.begun
             case SessionMissing():
                 session = self._session(record)
                 session.advance(Event.MISSING)
                 session.lost = record.reason
             case SessionGone():
-                session = self._session(record)
-                del self.sessions[session.id]
-                del self._names[session.uid, session.name]
+                self._end(self._session(record))
 
     def _session(self, record: _OfSession) -> Session:
         try:
@@ -257,26 +293,55 @@ class Manifest:
         self.sessions[session.id] = session
         self._names[key] = session.id
         self.serial = max(self.serial, session.id + 1)
+        self._know(session, session.files)
+
+    def _end(self, session: Session) -> None:
+        self._remove(session, list(session.files))
+        del self.sessions[session.id]
+        del self._names[session.uid, session.name]
 
     def _intend(self, session: Session, files: dict[int, File]) -> None:
         session.files.update(files)
         session.next_kernel_token = max([session.next_kernel_token, *(token + 1 for token in files)])
+        self._know(session, files)
 
-    def _renew(self, session: Session, sizes: dict[int, int]) -> None:
+    def _know(self, session: Session, files: dict[int, File]) -> None:
+        known = {file.inode: (session.id, token) for token, file in files.items() if file.inode is not None}
+        self.inodes.update(known)
+
+    def _remove(self, session: Session, kernel_tokens: list[int]) -> None:
+        for kernel_token in kernel_tokens:
+            file = session.files.pop(kernel_token, None)
+            if file is not None and file.inode is not None:
+                self.inodes.pop(file.inode, None)
+
+    def _renew(self, session: Session, record: Renewed) -> None:
         if session.renewing is None:
             raise ManifestError(f"session {session.id} is renewed, but by no session")
-        if not sizes.keys() <= session.held().keys():
-            raise ManifestError(f"session {session.id} is renewed with files that it doesn't hold")
-        session.advance(Event.RENEWED)
+        if record.files.keys() != session.held().keys():
+            raise ManifestError(f"session {session.id} is renewed with other files than it holds")
+        session.advance(record.event)
         session.kernel_name, session.renewing = session.renewing, None
-        session.files = session.held()
-        for kernel_token, size in sizes.items():
-            session.files[kernel_token].size = size
+        self._remove(session, [token for token in session.files if token not in record.files])
+        for kernel_token, memory in record.files.items():
+            session.files[kernel_token].preserved_as(memory)
+        self._know(session, session.files)
+
+    def enter_new_process(self) -> None:
+        """Another luod goes on in the same kernel. What was intended was never acknowledged."""
+        for session in self.sessions.values():
+            for file in session.files.values():
+                if file.state is FileState.INTENDED:
+                    file.state = FileState.TOMBSTONE
 
     def enter_new_kernel(self, boot_id: str) -> None:
         """What was outgoing is incoming now; what was incoming then is gone."""
+        self.enter_new_process()
         self.boot_id = boot_id
         self.generation += 1
+        self.inodes.clear()
+        for session in [session for session in self.sessions.values() if session.finishing]:
+            self._end(session)
         for session in self.sessions.values():
             if session.renewing is not None:
                 session.kernel_name, session.renewing, session.state = session.renewing, None, State.OUTGOING
@@ -285,9 +350,7 @@ class Manifest:
                 session.lost = session.lost or DROPPED_BY_KERNEL
             session.generation += 1
             for file in session.files.values():
-                file.retrieved = False
-                if file.state is FileState.INTENDED:
-                    file.state = FileState.TOMBSTONE
+                file.retrieved, file.inode = False, None
 
     def snapshot(self) -> Iterator[Record]:
         """Records that lead from nothing to this manifest."""

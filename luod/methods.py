@@ -1,7 +1,7 @@
 """What each method of io.luod.* does: from a call's parameters and descriptors to what the Custodian is asked."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -14,9 +14,9 @@ from luod.lifecycle import Mode, State
 from luod.manifest import File, Session
 from luod.memory import Given
 from luod.policy import Owner, Policy
+from luod.recovery import RestoreImpossible
 from luod.sockets import Peer
-from luod.store import RestoreImpossible
-from luod.systemd import unit_of
+from luod.systemd import FdStore, unit_of
 from luod.update import Watchers
 
 
@@ -51,11 +51,22 @@ class Methods:
     Where there is no Custodian this boot can't restore, and whoever asks for a session is told so.
     """
 
-    def __init__(self, there: Custodian | RestoreImpossible, policy: Policy, watchers: Watchers, device: str) -> None:
+    def __init__(
+        self,
+        there: Custodian | RestoreImpossible,
+        policy: Policy,
+        watchers: Watchers,
+        device: str,
+        fd_store: FdStore,
+        unclear: Sequence[str] = (),
+    ) -> None:
+        """`unclear` is what the fd store brought back that nobody knows."""
         self._there = there
         self._policy = policy
         self._watchers = watchers
         self._device = device
+        self._fd_store = fd_store
+        self._unclear = list(unclear)
 
     @property
     def custodian(self) -> Custodian:
@@ -131,7 +142,7 @@ class Methods:
     def anything_incoming(self, uid: int, names: frozenset[str] | None) -> bool:
         """Whether sessions of this owner came over and wait to be finished."""
         return any(
-            session.state is State.INCOMING and (names is None or session.name in names)
+            session.state in (State.INCOMING, State.CARRIED) and (names is None or session.name in names)
             for session in self.custodian.sessions(uid)
         )
 
@@ -142,10 +153,18 @@ class Methods:
     def status(self, request: Request) -> Answers:
         kernel = {"release": os.uname().release}
         device: dict[str, Any] = {"path": self._device, "available": True}
+        fd_store = {"entries": len(self._fd_store), "limit": self._fd_store.most, "unclear": self._unclear}
         if isinstance(self._there, RestoreImpossible):
             device |= {"available": False, "reason": self._there.reason}
             reply = update.StatusReply(
-                phase="unavailable", generation=0, kernel=kernel, sessions=0, files=0, bytes=0, device=device
+                phase="unavailable",
+                generation=0,
+                kernel=kernel,
+                sessions=0,
+                files=0,
+                bytes=0,
+                device=device,
+                fd_store=fd_store,
             )
         else:
             totals = self._there.totals()
@@ -157,6 +176,7 @@ class Methods:
                 files=totals.files,
                 bytes=totals.bytes,
                 device=device,
+                fd_store=fd_store,
             )
         return [_answer(reply)]
 
@@ -214,6 +234,7 @@ def _session(session: Session) -> custody.Session:
         files=[] if session.state is State.LOST else [_file(file) for file in session.held().values()],
         generation=session.generation,
         created_usec=session.created_usec,
+        carried_over=session.state is State.CARRIED or None,
         lost=session.lost,
     )
 

@@ -6,8 +6,7 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -83,38 +82,41 @@ def send_blocking(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> 
         sock.sendall(data[sent:])
 
 
-def listening(fd: OwnedFd) -> socket.socket:
-    """A socket that is there to listen on. Raises OSError where it is something else."""
-    sock = socket.socket(fileno=fd.hand_on())
-    kind = sock.family, sock.type, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-    if kind != (socket.AF_UNIX, socket.SOCK_STREAM, 1):
-        sock.close()
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-    return sock
-
-
 def address(sock: "socket.socket | trio.socket.SocketType") -> str:
     """Where a Unix socket can be reached; `@` stands before a name that is in no file system."""
     name = sock.getsockname()
     return name if isinstance(name, str) else "@" + os.fsdecode(name[1:])
 
 
-@contextmanager
-def listen(path: Path) -> Iterator[socket.socket]:
-    """Listen at `path` for the `with` block, for everybody. A socket that nobody listens on is replaced.
+def listen(path: Path) -> socket.socket:
+    """Listen at `path`, for everybody. A socket that nobody listens on is replaced.
 
     Raises OSError: EADDRINUSE where somebody listens there, EEXIST where something else is there.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _clear(path)
         sock.bind(os.fspath(path))
-        try:
-            path.chmod(0o666)
-            sock.listen(BACKLOG)
-            yield sock
-        finally:
-            path.unlink(missing_ok=True)
+        path.chmod(0o666)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def is_listening(fd: int) -> bool:
+    """Whether a borrowed descriptor is a Unix stream socket that is there to listen on."""
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError:
+        return False
+    try:
+        kind = sock.family, sock.type, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    finally:
+        sock.detach()
+    return kind == (socket.AF_UNIX, socket.SOCK_STREAM, 1)
 
 
 def _clear(path: Path) -> None:

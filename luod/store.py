@@ -1,36 +1,24 @@
-"""The journal's memfd: recovered after a live update, preserved again, appended to, switched when it is full.
+"""The journal's memfd: preserved from its first instant, appended to, switched when it is full.
 
-There are two names for the kernel's session that holds it, A and B. A full journal is followed by a new one,
-which starts with a snapshot, under the other name; only when the kernel has preserved that one is the old one
-given up. So at every instant the kernel holds a whole journal, and any kexec, announced or not, carries it over.
+There are two names for the kernel's session that holds it, taken in turn. A full journal is followed by a new one,
+which starts with a snapshot, under the other name; only when the kernel has preserved that one, and the fd store has
+it, the old one is given up. So at every instant the kernel holds a whole journal, and any kexec, announced or not,
+carries it over.
 """
 
-import errno
 import mmap
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from luod.errors import KernelFailed
 from luod.fds import OwnedFd
-from luod.kernel.api import Call, Device, KernelError, Session
+from luod.kernel.api import Device, Session
 from luod.kernel.shared import SharedKernel
-from luod.manifest import (
-    HEADER,
-    RECORD,
-    Document,
-    Manifest,
-    ManifestError,
-    NewerVersion,
-    Record,
-    encode,
-    header,
-    read_epoch,
-    replay,
-)
+from luod.manifest import HEADER, RECORD, Document, Manifest, Record, encode, header
+from luod.systemd import FdStore
 
 SLOTS: Final = ("luod-manifest-a", "luod-manifest-b")
 """The kernel names of the sessions that hold a journal, under token 0."""
@@ -38,73 +26,68 @@ SLOTS: Final = ("luod-manifest-a", "luod-manifest-b")
 MIN_BYTES: Final = 1 << 20
 
 
-class RestoreImpossible(Exception):
-    """This boot can't give anything back. `reason` says why.
+class _Open(NamedTuple):
+    """An open journal: the kernel's session, and the memory that is preserved in it."""
 
-    `kept` are the sessions that came over and must stay open, for closing them would finish them.
-    """
+    session: Session
+    memory: mmap.mmap
 
-    def __init__(self, reason: str, kept: list[Session] | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.kept = kept or []
-
-    def give_up_all(self) -> None:
-        """Let go of what is kept, as the end of the process would: it is gone then."""
-        while self.kept:
-            self.kept.pop().give_up()
-
-
-class SecondLuod(Exception):
-    """Another luod holds the journal in this kernel."""
+    def close(self) -> None:
+        self.memory.close()
+        self.session.give_up()
 
 
 class Journal:
     """The manifest's journal, in a memfd that the kernel preserves. Not thread-safe: its owner has a lock."""
 
-    def __init__(self, kernel: SharedKernel, manifest: Manifest, epoch: int = 0) -> None:
+    def __init__(self, kernel: SharedKernel, fd_store: FdStore, manifest: Manifest, epoch: int = 0) -> None:
+        """It is nowhere until `switch` or `go_on`; `epoch` is that of its predecessor, or of the one to go on with."""
         self._kernel = kernel
+        self._fd_store = fd_store
         self._manifest = manifest
         self.epoch = epoch
-        self._slot = SLOTS[-1]
-        self._session: Session | None = None
-        self._memory: mmap.mmap | None = None
+        self._open: _Open | None = None
         self._end = 0
         self._behind = False
+
+    def go_on(self, session: Session, memfd: OwnedFd, end: int) -> None:
+        """Go on where another luod has ended, `end` bytes into the memory. Both are this journal's from now on."""
+        with memfd:
+            self._open = _Open(session, mmap.mmap(memfd.fileno(), 0))
+        self._end = end
 
     def append(self, record: Record) -> None:
         """Write a record down: once this returns, any live update carries it over.
 
-        Raises KernelError or KernelFailed where a new journal was needed and couldn't be had; then nothing
-        was written.
+        Raises KernelError, KernelFailed or QuotaExceeded where a new journal was needed and couldn't be had; then
+        nothing was written.
         """
         data = encode(record)
-        memory = self.make_room(len(data))
+        memory = self._room_for(len(data))
         # Length and checksum last: a reader sees the whole record or none.
         start = self._end + RECORD.size
         memory[start : self._end + len(data)] = data[RECORD.size :]
         memory[self._end : start] = data[: RECORD.size]
         self._end += len(data)
 
-    def make_room(self, size: int = 4096) -> mmap.mmap:
-        """Have room for `size` bytes of records, in a new journal if need be. Raises as `append`."""
-        memory = self._memory
-        if memory is None or self._behind or self._end + size > len(memory):
+    def _room_for(self, size: int) -> mmap.mmap:
+        if self._open is None or self._behind or self._end + size > len(self._open.memory):
             with self._kernel.device() as device:
-                memory = self.switch(device, spare=size)
-        return memory
+                self.switch(device, spare=size)
+        assert self._open is not None
+        return self._open.memory
 
     def fall_behind(self) -> None:
         """The manifest has changed without a record: the next append starts with a new snapshot."""
         self._behind = True
 
-    def switch(self, device: Device, spare: int = 0) -> mmap.mmap:
+    def switch(self, device: Device, spare: int = 0) -> None:
         """Start a new journal with a snapshot of the manifest and `spare` bytes of room, and give the old one up.
 
-        Raises KernelError or KernelFailed; then the old one is still there.
+        Raises as `append`; then the old one is still there.
         """
         snapshot = b"".join(encode(record) for record in self._manifest.snapshot())
-        slot = SLOTS[1 - SLOTS.index(self._slot)]
+        epoch = self.epoch + 1
         size = max(MIN_BYTES, 1 << (2 * (HEADER.size + len(snapshot) + spare)).bit_length())
         with ExitStack() as undo:
             with _answered("memfd_create"):
@@ -112,25 +95,30 @@ class Journal:
             with _answered("mmap"):
                 memory = undo.enter_context(mmap.mmap(memfd.fileno(), size))
             memory[HEADER.size : HEADER.size + len(snapshot)] = snapshot
-            memory[: HEADER.size] = header(self.epoch + 1, len(snapshot))
-            session = device.create_session(slot)
+            memory[: HEADER.size] = header(epoch, len(snapshot))
+            session = device.create_session(slot_of(epoch))
             undo.callback(session.give_up)
             session.preserve_fd(memfd.fileno(), 0)
+            self._fd_store.put(session.fileno(), memfd.fileno())
             undo.pop_all()
             memfd.close()  # the mapping and the kernel hold it
-        self.give_up()
-        self._session, self._memory, self._slot = session, memory, slot
-        self._end = HEADER.size + len(snapshot)
-        self.epoch += 1
-        self._behind = False
-        return memory
+        old, self._open = self._open, _Open(session, memory)
+        self.epoch, self._end, self._behind = epoch, HEADER.size + len(snapshot), False
+        if old is not None:
+            # Before anything is appended: a reader that can't read the new one takes the old one, if it is there.
+            self._fd_store.remove(old.session.fileno())
+            old.close()
 
     def give_up(self) -> None:
-        """Close the journal: the kernel no longer holds it."""
-        if self._memory is not None and self._session is not None:
-            self._memory.close()
-            self._session.give_up()
-        self._memory = self._session = None
+        """Close the journal. Where nobody else has it open, the kernel no longer holds it."""
+        if self._open is not None:
+            self._open.close()
+        self._open = None
+
+
+def slot_of(epoch: int) -> str:
+    """The name for the session of this journal, other than its predecessor's."""
+    return SLOTS[(epoch - 1) % len(SLOTS)]
 
 
 @contextmanager
@@ -150,118 +138,6 @@ def _memfd(size: int) -> OwnedFd:
         memfd.close()
         raise
     return memfd
-
-
-@dataclass
-class Recovered:
-    """What the start found. `notes` are for people."""
-
-    manifest: Manifest
-    journal: Journal
-    notes: list[str] = field(default_factory=list)
-
-
-@dataclass
-class _Incoming:
-    """A journal that came over, as far as it can be read: `manifest` is what its records up to `end` lead to."""
-
-    session: Session
-    data: bytes = b""
-    epoch: int = -1
-    manifest: Manifest = field(default_factory=Manifest)
-    end: int = 0
-    problem: KernelError | ManifestError | None = None
-
-
-def recover(kernel: SharedKernel) -> Recovered:
-    """Take over what the last kernel left, or begin afresh where it left nothing.
-
-    Raises RestoreImpossible, and SecondLuod or KernelError where nothing came over and no journal can be had.
-    """
-    found: list[_Incoming] = []
-    try:
-        with kernel.device() as device:
-            for slot in SLOTS:
-                _retrieve(device, slot, found)
-            if not found:
-                device.create_session(SLOTS[1]).give_up()  # no other luod has its journal there
-            manifest, notes = _newest(found, kernel.boot_id)
-            journal = Journal(kernel, manifest, epoch=max((incoming.epoch for incoming in found), default=0))
-            journal.switch(device)
-            for incoming in found:
-                _let_go(incoming.session, notes)
-    except ManifestError as error:
-        raise RestoreImpossible(f"the manifest can't be read: {error.reason}", _sessions(found)) from None
-    except Exception as error:
-        # Whatever this is, it must not end the process while what came over is in its hands.
-        if found:
-            raise RestoreImpossible(f"the manifest came over, but {error}", _sessions(found)) from error
-        if isinstance(error, KernelError):
-            match error.call, error.errno:
-                case Call.OPEN, number if number != errno.EBUSY:
-                    raise RestoreImpossible(error.meaning) from None
-                case Call.RETRIEVE_SESSION, errno.EINVAL:
-                    raise RestoreImpossible("another process holds the manifest that came over") from None
-                case Call.CREATE_SESSION, errno.EEXIST:
-                    raise SecondLuod("another luod holds the manifest in this kernel") from None
-        raise
-    return Recovered(manifest, journal, notes)
-
-
-def _sessions(found: list[_Incoming]) -> list[Session]:
-    return [incoming.session for incoming in found]
-
-
-def _retrieve(device: Device, slot: str, found: list[_Incoming]) -> None:
-    """Add the journal in `slot` to `found`, if there is one. From then on it must not be closed by accident."""
-    try:
-        incoming = _Incoming(device.retrieve_session(slot))
-    except KernelError as error:
-        if error.errno == errno.ENOENT:
-            return
-        raise
-    found.append(incoming)
-    try:
-        with incoming.session.retrieve_fd(0) as memfd:
-            incoming.data = _read(memfd)
-        incoming.epoch = read_epoch(incoming.data)
-        incoming.manifest, incoming.end = replay(incoming.data)
-    except (KernelError, ManifestError) as error:
-        incoming.problem = error
-
-
-def _read(memfd: OwnedFd) -> bytes:
-    size = os.fstat(memfd.fileno()).st_size
-    return os.pread(memfd.fileno(), size, 0) if size else b""
-
-
-def _newest(found: list[_Incoming], boot_id: str) -> tuple[Manifest, list[str]]:
-    """The manifest of the newest whole journal, in the new kernel.
-
-    Raises ManifestError where none is whole, or where one is of a newer version: then nothing may be touched.
-    """
-    if not found:
-        return Manifest(boot_id), []
-    problems = [incoming.problem for incoming in found if incoming.problem is not None]
-    whole = [incoming for incoming in found if incoming.problem is None]
-    for problem in problems:
-        if isinstance(problem, NewerVersion) or not whole:
-            raise ManifestError(str(problem))
-    notes = [f"passed over a journal that is not whole: {problem}" for problem in problems]
-    newest = max(whole, key=lambda incoming: incoming.epoch)
-    if len(newest.data.rstrip(b"\0")) > newest.end:
-        notes.append(f"passed over a torn record at byte {newest.end} of the journal: it was never acknowledged")
-    newest.manifest.enter_new_kernel(boot_id)
-    return newest.manifest, notes
-
-
-def _let_go(session: Session, notes: list[str]) -> None:
-    """Finish a journal that has a successor. Where the kernel doesn't, it is dropped by the next live update."""
-    try:
-        session.finish()
-    except KernelError as error:
-        notes.append(f"the kernel keeps a journal that is not needed any more: {error}")
-    session.give_up()
 
 
 class ReadableCopy:

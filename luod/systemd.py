@@ -1,23 +1,47 @@
-"""What systemd and its services say to each other: sockets handed over, readiness, where the log goes, units.
+"""What the service manager and its services say to each other: descriptors kept, sockets handed over, readiness.
 
-sd_notify(3), sd_listen_fds(3), systemd.exec(5).
+sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3), systemd.exec(5). `luod supervise` says the same.
 """
 
+import errno
+import itertools
 import logging
 import os
 import re
+import select
 import socket
+import threading
 from pathlib import Path
+from typing import Final, NamedTuple
 
+from luod.errors import KernelFailed, QuotaExceeded
 from luod.fds import OwnedFd
+from luod.sockets import ancillary
 
 log = logging.getLogger(__name__)
 
-_FIRST = 3
+PATIENCE: Final = 30.0
+"""How long the service manager may take to listen, in seconds: with thousands of entries it is seen to be that slow."""
+
+_FIRST: Final = 3
+_DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
+_SYSTEMD_RUNS: Final = Path("/run/systemd/system")
 
 
-def listen_fds() -> list[tuple[str, OwnedFd]]:
-    """The descriptors that were handed to this process, with their names; close-on-exec from now on.
+class Handed(NamedTuple):
+    """A descriptor that was handed to this process, under a name."""
+
+    name: str
+    fd: OwnedFd
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it comes from our own entries in the fd store."""
+        return self.name.startswith("~")
+
+
+def listen_fds() -> list[Handed]:
+    """The descriptors that were handed to this process; close-on-exec from now on.
 
     The environment is cleared, so they can be taken only once and no child takes them for its own.
     """
@@ -29,7 +53,7 @@ def listen_fds() -> list[tuple[str, OwnedFd]]:
         os.set_inheritable(number, False)  # noqa: FBT003 - it has no keyword
     known = names.split(":") if names else []
     known += ["unknown"] * (len(numbers) - len(known))
-    return [(name, OwnedFd(number)) for name, number in zip(known, numbers, strict=False)]
+    return [Handed(name, OwnedFd(number)) for name, number in zip(known, numbers, strict=False)]
 
 
 def notify(*assignments: str) -> bool:
@@ -37,16 +61,160 @@ def notify(*assignments: str) -> bool:
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return False
-    if address.startswith("@"):
-        address = "\0" + address[1:]
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-            sock.connect(address)
+        with _connected(address) as sock:
             sock.send("\n".join(assignments).encode())
     except OSError as error:
         log.warning("the service manager at NOTIFY_SOCKET=%s can't be told %s: %s", address, assignments[0], error)
         return False
     return True
+
+
+def _connected(address: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    try:
+        sock.settimeout(PATIENCE)
+        sock.connect("\0" + address[1:] if address.startswith("@") else address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class FdStore:
+    """The service manager's store: copies of our descriptors that outlive this process. Thread-safe.
+
+    What is put in goes by the number that its first descriptor has here, and must be removed before that is closed.
+    Names are short, for all of them must find room in one string of 128 KiB when they are handed back (LISTEN_FDNAMES).
+    """
+
+    def __init__(self, address: str = "", most: int = 0) -> None:
+        """`most` is how many entries there may be: whoever keeps them doesn't say when it is full. With 0 there is no
+        store: nothing is kept, and nothing fails.
+        """
+        self.most = most
+        self._names: dict[int, str] = {}
+        self._fds: dict[str, tuple[int, ...]] = {}
+        self._numbers = itertools.cycle(range(len(_DIGITS) ** 3))
+        self._lock = threading.Lock()
+        self._manager = _connected(address) if most else None
+
+    @classmethod
+    def of_environment(cls) -> "FdStore":
+        """The store of whoever started this process: $NOTIFY_SOCKET, with $FDSTORE entries (systemd 254).
+
+        Raises OSError where nobody listens there.
+        """
+        address, most = os.environ.get("NOTIFY_SOCKET", ""), os.environ.get("FDSTORE", "")
+        return cls(address, int(most)) if address and most.isdecimal() else cls()
+
+    def close(self) -> None:
+        """Say no more. What is kept is still kept."""
+        if self._manager is not None:
+            self._manager.close()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._fds.values()))
+
+    def brought(self, handed: Handed) -> None:
+        """Count in an entry that was there before this process."""
+        number = handed.fd.fileno()
+        self._names[number] = handed.name
+        self._fds[handed.name] = (*self._fds.get(handed.name, ()), number)
+
+    def room_for(self, count: int) -> None:
+        """Raises QuotaExceeded where there can't be so many entries."""
+        if self.most and count > self.most:
+            raise QuotaExceeded("fd store entries", self.most)
+
+    def put(self, *fds: int) -> None:
+        """Keep these borrowed descriptors, together: once this returns they outlive this process.
+
+        Raises QuotaExceeded, or KernelFailed where the service manager can't be told.
+        """
+        if self._manager is None:
+            return
+        with self._lock:
+            self.room_for(len(self) + len(fds))
+            name = next(name for name in map(_name, self._numbers) if name not in self._fds)
+            self._names[fds[0]] = name
+            self._fds[name] = fds
+        try:
+            self._say("FDSTORE", f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", *fds)
+        except BaseException:
+            self._forget(name)
+            raise
+
+    def remove(self, *fds: int) -> None:
+        """Keep these, and what was put with them, no longer; wait until they are closed there.
+
+        So our own close can be the last one, and what that does to a session is done when it returns.
+        """
+        with self._lock:
+            names = {self._names[fd] for fd in fds if fd in self._names}
+        if not names:
+            return
+        try:
+            for name in names:
+                self._say("FDSTOREREMOVE", f"FDSTOREREMOVE=1\nFDNAME={name}")
+            self.barrier()
+        except KernelFailed as error:
+            log.warning("the service manager may keep what is over: %s", error)
+        for name in names:
+            self._forget(name)
+
+    def barrier(self) -> None:
+        """Wait until the service manager has done all that it was told. Raises KernelFailed."""
+        if self._manager is None:
+            return
+        done, told = os.pipe2(os.O_CLOEXEC)
+        with OwnedFd(done):
+            with OwnedFd(told):
+                self._say("BARRIER", "BARRIER=1", told)
+            poll = select.poll()
+            poll.register(done, 0)
+            if not poll.poll(PATIENCE * 1000):
+                raise KernelFailed("BARRIER", errno.ETIMEDOUT)
+
+    def _say(self, call: str, text: str, *fds: int) -> None:
+        assert self._manager is not None
+        try:
+            self._manager.sendmsg([text.encode()], ancillary(fds), socket.MSG_NOSIGNAL)
+        except OSError as error:  # a timeout has no errno
+            raise KernelFailed(call, error.errno or errno.ETIMEDOUT) from None
+
+    def _forget(self, name: str) -> None:
+        with self._lock:
+            for fd in self._fds.pop(name):
+                if self._names.get(fd) == name:
+                    del self._names[fd]
+
+
+def _name(number: int) -> str:
+    """The number in three digits, behind what tells our entries from those of socket units."""
+    return "~" + "".join(_DIGITS[number // len(_DIGITS) ** place % len(_DIGITS)] for place in (2, 1, 0))
+
+
+def watchdog_seconds() -> float | None:
+    """How often the service manager wants to hear `WATCHDOG=1` at least, in seconds; None where it doesn't."""
+    pid, microseconds = os.environ.get("WATCHDOG_PID"), os.environ.get("WATCHDOG_USEC", "")
+    if pid not in (None, str(os.getpid())) or not microseconds.isdecimal():
+        return None
+    return int(microseconds) / 1_000_000
+
+
+def machine_is_going_down() -> bool:
+    """Whether a SIGTERM is that of a shutdown. Where systemd isn't there to tell, any may be."""
+    if not _SYSTEMD_RUNS.exists():
+        return True
+    import subprocess
+
+    try:
+        ran = subprocess.run(["systemctl", "is-system-running"], capture_output=True, text=True, timeout=PATIENCE)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        log.warning("systemd can't be asked whether the machine is going down, so it may be: %s", error)
+        return True
+    return ran.stdout.strip() == "stopping"
 
 
 def logs_to_journal() -> bool:

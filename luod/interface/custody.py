@@ -44,6 +44,7 @@ class Session(Reply):
     files: list[File]
     generation: int
     created_usec: int
+    carried_over: bool | None = None
     lost: str | None = None
 
 

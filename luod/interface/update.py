@@ -28,6 +28,7 @@ class StatusReply(Reply):
     files: int
     bytes: int
     device: Object
+    fd_store: Object | None = None
 
 
 class PreflightReply(Reply):

@@ -159,6 +159,10 @@ class Kernel(Protocol):
         """Open the device. Raises KernelError(OPEN, EBUSY) while another process has it open."""
         ...
 
+    def recognise(self, fd: int) -> str | None:
+        """The kernel name of the session behind a borrowed descriptor; None where it is no session of this kernel."""
+        ...
+
     def adopt(self, fd: OwnedFd) -> Session:
         """Make a session of its descriptor, which came from elsewhere, and own it."""
         ...
@@ -166,3 +170,17 @@ class Kernel(Protocol):
     def boot_id(self) -> str:
         """What tells this boot from every other one."""
         ...
+
+
+_NO_TOKEN: Final = 2**64 - 1
+
+
+def came_over(session: Session) -> bool:
+    """Whether a session is an incoming one: the kernel doesn't tell, but answers each kind differently."""
+    try:
+        session.retrieve_fd(_NO_TOKEN).close()
+    except KernelError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOENT):
+            raise
+        return error.errno == errno.ENOENT
+    return True

@@ -10,6 +10,7 @@ from luod.kernel.api import Call, KernelError, SessionFd
 
 PATH: Final = "/dev/liveupdate"
 BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
+_SESSION: Final = "anon_inode:[luo_session]"
 
 
 def _ioctl(fd: int, call: Call, request: int, argument: bytearray) -> None:
@@ -81,6 +82,10 @@ class LuoKernel:
             return LuoDevice(OwnedFd(os.open(self._path, os.O_RDWR | os.O_CLOEXEC)))
         except OSError as error:
             raise KernelError(Call.OPEN, error.errno or 0) from None
+
+    def recognise(self, fd: int) -> str | None:
+        kind, _, name = os.readlink(f"/proc/self/fd/{fd}").partition(" ")
+        return name if kind == _SESSION else None
 
     def adopt(self, fd: OwnedFd) -> LuoSession:
         return LuoSession(fd)

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from luod.kernel.api import Device, Kernel, KernelError
+from luod.fds import OwnedFd
+from luod.kernel.api import Device, Kernel, KernelError, Session
 
 PATIENCE: Final = 5.0
 """How long to wait for another process to close the device, in seconds."""
@@ -23,6 +24,14 @@ class SharedKernel:
         self._patience = patience
         self._turn = threading.Lock()
         self.boot_id = kernel.boot_id()
+
+    def recognise(self, fd: int) -> str | None:
+        """The kernel name of the session behind a borrowed descriptor; None where it is none."""
+        return self._kernel.recognise(fd)
+
+    def adopt(self, fd: OwnedFd) -> Session:
+        """Make a session of its descriptor, and own it."""
+        return self._kernel.adopt(fd)
 
     @contextmanager
     def device(self) -> Iterator[Device]:

@@ -139,6 +139,13 @@ class SimKernel:
             raise
         return SimDevice(sock)
 
+    def recognise(self, fd: int) -> str | None:
+        with OwnedFd.duplicate_of(fd) as copy:
+            try:
+                return SimSession(copy).get_name()
+            except KernelError:
+                return None
+
     def adopt(self, fd: OwnedFd) -> SimSession:
         return SimSession(fd)
 

@@ -15,8 +15,10 @@ from luod.kernel.shared import SharedKernel
 from luod.lifecycle import Mode, State
 from luod.memory import Given
 from luod.policy import Limits, Owner
+from luod.recovery import RestoreImpossible, recover
 from luod.sim.client import SimKernel
-from luod.store import SLOTS, RestoreImpossible, recover
+from luod.store import SLOTS
+from luod.systemd import FdStore
 from memory import content, memfd
 
 ALICE = Owner(uid=os.geteuid(), gid=os.getegid(), trusted_uid=os.geteuid())
@@ -121,6 +123,9 @@ class PluggedKernel:
     def open(self):
         return PluggedDevice(self._kernel.open(), self.plug, self._made)
 
+    def recognise(self, fd):
+        return self._kernel.recognise(fd)
+
     def adopt(self, fd):
         return self._kernel.adopt(fd)
 
@@ -154,9 +159,6 @@ class SteppedJournal:
         with self._kernel.plug.around():
             self._journal.append(record)
 
-    def make_room(self):
-        self._journal.make_room()
-
     def fall_behind(self):
         self._journal.fall_behind()
 
@@ -177,11 +179,17 @@ class Machine:
     def boot(self):
         self.kernel = PluggedKernel(self.control)
         shared = SharedKernel(self.kernel, patience=0.0)
-        self.recovered = recover(shared)
+        self.recovered = recover(shared, FdStore())
         self.journal = SteppedJournal(self.recovered.journal, self.control, self.kernel)
         self.custodian = Custodian(
             Holdings(
-                shared, self.recovered.manifest, self.journal, Limits(**self.limits), self.descriptors, self._changed
+                shared,
+                self.recovered.manifest,
+                self.journal,
+                FdStore(),
+                Limits(**self.limits),
+                self.descriptors,
+                self._changed,
             )
         )
         return self.custodian
@@ -223,7 +231,7 @@ class Machine:
         kernel = PluggedKernel(self.control)
         kernel.plug.pull_after(steps)
         try:
-            journal = recover(SharedKernel(kernel, patience=0.0)).journal
+            journal = recover(SharedKernel(kernel, patience=0.0), FdStore()).journal
         except (Unplugged, RestoreImpossible):
             return True
         else:

@@ -16,8 +16,8 @@ from luod.kernel.api import Call, KernelError
 from luod.lifecycle import FileState, Mode, State
 from luod.memory import Given
 from luod.names import TOKEN_MAX
+from luod.recovery import RestoreImpossible
 from luod.sim.client import SimKernel
-from luod.store import RestoreImpossible
 from memory import content, memfd, memfds
 
 NO_MEMORY = "the journal can't be written"
@@ -615,7 +615,7 @@ def test_a_finish_that_fails_changes_nothing(machine, alice, call):
 def test_a_finish_that_cannot_be_written_down_has_happened_all_the_same(machine, alice):
     machine.create("ram", b"one")
     machine.kexec()
-    machine.journal.fails_at = 1
+    machine.journal.fails_at = 2
     machine.custodian.finish(alice, "ram")
     assert machine.custodian.sessions() == []
     machine.create("ram", b"two")
@@ -792,13 +792,13 @@ def test_a_file_that_the_kernel_has_already_takes_no_more_room(machine, alice):
 
 
 def test_descriptors_are_limited_for_all(machine, alice, bob):
-    machine.descriptors = 4
+    machine.descriptors = 8
     machine.start_anew()
     machine.create("one", b"1")
     machine.create("one", owner=bob)
     with pytest.raises(errors.QuotaExceeded) as caught:
         machine.preserve("one", {2: b"2", 3: b"3"})
-    assert (caught.value.quota, caught.value.limit) == ("descriptors", 4)
+    assert (caught.value.quota, caught.value.limit) == ("descriptors", 8)
     machine.preserve("one", {2: b"2"})
     with pytest.raises(errors.QuotaExceeded):
         machine.create("two")
@@ -807,7 +807,7 @@ def test_descriptors_are_limited_for_all(machine, alice, bob):
 
 
 def test_descriptors_are_limited_for_those_who_come_together(machine):
-    machine.descriptors = 12
+    machine.descriptors = 20
     machine.start_anew()
     for number in range(4):
         machine.create(f"s{number}")

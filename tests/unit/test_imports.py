@@ -14,9 +14,9 @@ ROOT = Path(luod.__file__).parent
 
 LAYERS = (
     ("errors", "names"),
-    ("fds", "lifecycle", "manifest", "memory", "policy", "sockets", "kernel.abi", "kernel.api", "kernel.shared"),
+    ("fds", "lifecycle", "manifest", "memory", "policy", "sockets", "bag", "kernel.abi", "kernel.api", "kernel.shared"),
     ("varlink", "interface", "holdings", "custody", "update"),
-    ("config", "kernel.device", "sim", "store", "systemd", "transport"),
+    ("config", "kernel.device", "recovery", "sim", "store", "systemd", "transport"),
     ("kernel.find", "methods", "conversation", "server", "client"),
     ("daemon", "ctl", "demo", "__main__"),
 )
@@ -33,8 +33,8 @@ ONLY_IN = {
 
 CALLED_ONLY_IN = {
     "ioctl": ("kernel.device",),
-    "sendmsg": ("sockets", "transport", "sim"),
-    "recvmsg": ("sockets", "transport", "sim"),
+    "sendmsg": ("sockets", "bag", "systemd", "transport", "sim"),
+    "recvmsg": ("sockets", "bag", "transport", "sim"),
 }
 """Where each system call may be made."""
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luod.lifecycle import Direction, FileState, Mode, State
+from luod.lifecycle import Direction, Event, FileState, Mode, State
 from luod.manifest import (
     DROPPED_BY_KERNEL,
     HEADER,
@@ -21,9 +21,11 @@ from luod.manifest import (
     FilesHeld,
     FilesIntended,
     FilesRetrieved,
+    Finishing,
     Manifest,
     ManifestError,
     NewerVersion,
+    Rearmed,
     Renewed,
     Renewing,
     Session,
@@ -35,6 +37,7 @@ from luod.manifest import (
     read_epoch,
     replay,
 )
+from luod.memory import Inode, Memory
 
 BEGIN = Begin(boot_id="one", generation=3, serial=7)
 
@@ -48,6 +51,11 @@ def a_file(token, state=FileState.HELD, **more):
     return File(token=token, state=state, **more)
 
 
+def renewed(number, sizes, event=Event.REARMED):
+    files = {token: Memory(Inode(1, 1000 + token), size, 0) for token, size in sizes.items()}
+    return Renewed(session_id=number, event=event, files=files)
+
+
 def raw(payload):
     """A whole record of what may be none."""
     return RECORD.pack(len(payload), zlib.crc32(payload)) + payload
@@ -59,7 +67,7 @@ def journal(*records, epoch=1):
 
 def facts(manifest):
     """All that a manifest says."""
-    return Document.of(manifest, 0).model_dump(), manifest.serial
+    return Document.of(manifest, 0).model_dump(), manifest.serial, manifest.inodes
 
 
 def applied(*records):
@@ -87,9 +95,13 @@ RECORDS = [
     [FilesDropped(session_id=7, kernel_tokens=[0])],
     [FilesDropped(session_id=7, kernel_tokens=[], never_preserved=[0, 55])],
     [FilesRetrieved(session_id=8, kernel_tokens=[0])],
+    [FilesRetrieved(session_id=8, kernel_tokens=[0], inodes={0: Inode(1, 77)})],
     [Renewing(session_id=8, kernel_name="luod-3-20")],
     [Renewing(session_id=8, kernel_name="luod-3-20"), Renewing(session_id=8, kernel_name=None)],
-    [Renewing(session_id=8, kernel_name="luod-3-20"), Renewed(session_id=8, sizes={0: 4096})],
+    [Renewing(session_id=8, kernel_name="luod-3-20"), renewed(8, {0: 4096})],
+    [Renewing(session_id=8, kernel_name="luod-3-20"), renewed(8, {0: 4096}, Event.CARRIED_OVER), Rearmed(session_id=8)],
+    [Finishing(session_id=8, begun=True)],
+    [Finishing(session_id=8, begun=True), Finishing(session_id=8, begun=False)],
     [SessionMissing(session_id=8, reason="it is not there")],
     [SessionGone(session_id=7)],
 ]
@@ -112,7 +124,7 @@ def test_the_life_of_a_file_and_of_its_session():
     manifest.apply(FilesDropped(session_id=7, kernel_tokens=[0]))
     assert (ram.held(), ram.files[0].state) == ({}, FileState.TOMBSTONE)
     manifest.apply(Renewing(session_id=7, kernel_name="next"))
-    manifest.apply(Renewed(session_id=7, sizes={}))
+    manifest.apply(renewed(7, {}, Event.RENEWED))
     assert (ram.files, ram.kernel_name, ram.renewing, ram.next_kernel_token) == ({}, "next", None, 1)
     manifest.apply(SessionGone(session_id=7))
     assert manifest.find(1000, "ram") is None
@@ -140,8 +152,8 @@ ILLEGAL = {
     "a file dropped that is not there": FilesDropped(session_id=7, kernel_tokens=[99]),
     "a session with a number that is taken": SessionIs(session=a_session(7, "other")),
     "a session with a name that is taken": SessionIs(session=a_session(12, "ram")),
-    "renewed by no session": Renewed(session_id=8, sizes={}),
-    "an outgoing session that is missing": SessionMissing(session_id=7, reason=""),
+    "renewed by no session": renewed(8, {0: 1}),
+    "rearmed, but never away": Rearmed(session_id=7),
 }
 
 
@@ -159,7 +171,7 @@ def test_a_record_that_does_not_fit_is_refused_and_changes_nothing(what):
 def test_sizes_of_files_that_did_not_move_are_refused():
     renewing = Renewing(session_id=8, kernel_name="next")
     with pytest.raises(ManifestError):
-        replay(journal(*BEFORE, renewing, Renewed(session_id=8, sizes={1: 5})))
+        replay(journal(*BEFORE, renewing, renewed(8, {1: 5})))
 
 
 NO_RECORDS = {
@@ -254,8 +266,12 @@ def next_records(draw, manifest):
     )
     moves.append(FilesIntended(session_id=number, files=draw(st.dictionaries(st.integers(0, 2**64), file, max_size=3))))
     if session.renewing is not None and session.state is not State.LOST:
-        moves.append(Renewed(session_id=number, sizes={token: draw(st.integers(0, 2**63)) for token in session.held()}))
-    if session.state is State.INCOMING:
+        event = {State.OUTGOING: Event.RENEWED, State.INCOMING: Event.CARRIED_OVER}.get(session.state)
+        if event is not None:
+            moves.append(renewed(number, {token: draw(st.integers(0, 2**63)) for token in session.held()}, event))
+    if session.state is State.CARRIED:
+        moves.append(Rearmed(session_id=number))
+    if session.state is not State.LOST:
         moves.append(SessionMissing(session_id=number, reason=draw(text)))
     return draw(st.sampled_from(moves))
 

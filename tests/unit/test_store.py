@@ -31,8 +31,10 @@ from luod.manifest import (
     encode,
     header,
 )
+from luod.recovery import RestoreImpossible, SecondLuod, recover
 from luod.sim.client import SimKernel
-from luod.store import MIN_BYTES, SLOTS, ReadableCopy, RestoreImpossible, SecondLuod, recover
+from luod.store import MIN_BYTES, SLOTS, ReadableCopy
+from luod.systemd import FdStore
 from memory import memfd
 
 A, B = SLOTS
@@ -57,7 +59,7 @@ class Keeper:
 
     def __init__(self, control, kernel=None):
         self.kernel = SharedKernel(kernel or SimKernel(control.path), patience=0.0)
-        self.recovered = recover(self.kernel)
+        self.recovered = recover(self.kernel, FdStore())
         self.manifest, self.journal = self.recovered.manifest, self.recovered.journal
 
     def put(self, record):
@@ -87,7 +89,7 @@ def refused(control):
     """recover() refuses, and afterwards all that came over is there as it was."""
     before = journals(control, "incoming")
     with pytest.raises(RestoreImpossible) as caught:
-        recover(SharedKernel(SimKernel(control.path), patience=0.0))
+        recover(SharedKernel(SimKernel(control.path), patience=0.0), FdStore())
     assert journals(control, "incoming") == before
     assert journals(control) == {}
     try:
@@ -208,7 +210,7 @@ class BusyAtFirst(SimKernel):
 
 def test_a_busy_device_is_waited_for(sim):
     kernel = BusyAtFirst(sim.path, times=3)
-    recovered = recover(SharedKernel(kernel, patience=5))
+    recovered = recover(SharedKernel(kernel, patience=5), FdStore())
     assert kernel.tries == 3
     recovered.journal.give_up()
 
@@ -216,7 +218,7 @@ def test_a_busy_device_is_waited_for(sim):
 def test_a_device_that_stays_busy_is_waited_for_only_so_long(sim):
     come_over(sim, a=a_journal(1, "ram"))
     with SimKernel(sim.path).open(), pytest.raises(KernelError, match="another process holds the device"):
-        recover(SharedKernel(SimKernel(sim.path), patience=0.0))
+        recover(SharedKernel(SimKernel(sim.path), patience=0.0), FdStore())
     with kept(sim) as luod:
         assert luod.names() == ["ram"]
 
@@ -329,7 +331,7 @@ def test_a_start_that_fails_closes_nothing_that_came_over(sim, call, nth, number
     before = journals(sim, "incoming")
     kernel = SharedKernel(SimKernel(sim.path), patience=0.0)
     try:
-        recovered = recover(kernel)
+        recovered = recover(kernel, FdStore())
     except RestoreImpossible as impossible:
         assert journals(sim, "incoming") == before
         assert journals(sim) == {}
@@ -363,7 +365,7 @@ def test_a_start_without_descriptors_closes_nothing_that_came_over(sim, count, f
     before = journals(sim, "incoming")
     with few_descriptors(count):
         try:
-            recovered = recover(kernel)
+            recovered = recover(kernel, FdStore())
         except RestoreImpossible as error:
             impossible = error
         except KernelError:
