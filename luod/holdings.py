@@ -124,7 +124,7 @@ class Holdings:
             there = [Holding(session) for session in manifest.sessions.values()]
         self._by_id = {holding.session.id: holding for holding in there}
         self._kernel = kernel
-        self._kernel_names = itertools.count()
+        self._kernel_names = itertools.count(manifest.serial)
         self._journal = journal
         self._limits = limits
         self._descriptors = descriptors
@@ -252,8 +252,10 @@ class Holdings:
         holding.gone = True
         with self.table:
             del self._by_id[holding.session.id]
-        self.fd_store.remove(*(each.fileno() for each in (holding.kernel, holding.bag) if each is not None))
-        self._close(holding)
+        try:
+            self.fd_store.remove(*(each.fileno() for each in (holding.kernel, holding.bag) if each is not None))
+        finally:
+            self._close(holding)
 
     def _close(self, holding: Holding) -> None:
         if holding.bag is not None:
@@ -284,8 +286,10 @@ class Holdings:
 
     def give_up(self, kernel: KernelSession) -> None:
         """Make the kernel let go of a session that is over, or never began."""
-        self.fd_store.remove(kernel.fileno())
-        kernel.give_up()
+        try:
+            self.fd_store.remove(kernel.fileno())
+        finally:
+            kernel.give_up()
 
     def kernel_session(self, holding: Holding) -> KernelSession:
         """The kernel's session; one that came over is retrieved by its name when it is first needed."""
@@ -471,8 +475,10 @@ class Holdings:
     def _replace_bag(self, holding: Holding, bag: Bag | None) -> None:
         old, holding.bag = holding.bag, bag
         if old is not None:
-            self.fd_store.remove(old.fileno())
-            old.close()
+            try:
+                self.fd_store.remove(old.fileno())
+            finally:
+                old.close()
 
 
 def _entries(mode: Mode) -> int:

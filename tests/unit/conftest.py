@@ -3,6 +3,7 @@
 import logging
 import os
 import resource
+import warnings
 from contextlib import contextmanager
 
 import pytest
@@ -26,14 +27,17 @@ BOB = Owner(uid=os.geteuid() + 1000, gid=os.getegid() + 1000, trusted_uid=os.get
 
 
 class Unplugged(BaseException):
-    """The machine has gone through a kexec under whoever was at work."""
+    """The machine has gone through a kexec under whoever was at work, or luod was killed."""
 
 
 class Plug:
-    """Starts the next kernel at a step that a test chooses. The thread that was at work never gets beyond it."""
+    """Ends things at a step that a test chooses, by a kexec or by killing luod alone. The thread that was at work never
+    gets beyond it.
+    """
 
     def __init__(self, control):
         self._control = control
+        self.kills = False
         self.pull_after(-1)
 
     def pull_after(self, steps):
@@ -43,7 +47,8 @@ class Plug:
 
     def step(self):
         if not self._left:
-            self._control.kexec()
+            if not self.kills:
+                self._control.kexec()
             self.pulled = True
         self._left -= 1
         if self.pulled:
@@ -127,7 +132,8 @@ class PluggedKernel:
         return self._kernel.recognise(fd)
 
     def adopt(self, fd):
-        return self._kernel.adopt(fd)
+        self._made.append(self._kernel.adopt(fd))
+        return PluggedSession(self._made[-1], self.plug)
 
     def boot_id(self):
         return self._kernel.boot_id()
@@ -136,6 +142,33 @@ class PluggedKernel:
         """Close what those that were unplugged couldn't."""
         while self._made:
             self._made.pop().give_up()
+
+
+class PluggedFdStore:
+    """An fd store whose every message is a step of `plug`."""
+
+    def __init__(self, store, plug):
+        self._store = store
+        self._plug = plug
+        self.most = store.most
+
+    def room_for(self, count):
+        self._store.room_for(count)
+
+    def put(self, *fds):
+        with self._plug.around():
+            self._store.put(*fds)
+
+    def remove(self, *fds):
+        with self._plug.around():
+            self._store.remove(*fds)
+
+    def barrier(self):
+        with self._plug.around():
+            self._store.barrier()
+
+    def close(self):
+        self._store.close()
 
 
 class SteppedJournal:
@@ -175,23 +208,31 @@ class Machine:
         self.descriptors = 10_000
         self.changes = 0
         self.custodian = None
+        self.manager = None
 
-    def boot(self):
+    def boot(self, steps=-1):
+        """Start luod, up to so many steps."""
         self.kernel = PluggedKernel(self.control)
+        self.kernel.plug.kills = self.manager is not None
+        self.kernel.plug.pull_after(steps)
         shared = SharedKernel(self.kernel, patience=0.0)
-        self.recovered = recover(shared, FdStore())
+        store, handed = self.manager.store() if self.manager else (FdStore(), [])
+        self.fd_store = PluggedFdStore(store, self.kernel.plug)
+        self.recovered = recover(shared, self.fd_store, handed)
         self.journal = SteppedJournal(self.recovered.journal, self.control, self.kernel)
-        self.custodian = Custodian(
-            Holdings(
-                shared,
-                self.recovered.manifest,
-                self.journal,
-                FdStore(),
-                Limits(**self.limits),
-                self.descriptors,
-                self._changed,
-            )
+        holdings = Holdings(
+            shared,
+            self.recovered.manifest,
+            self.journal,
+            self.fd_store,
+            Limits(**self.limits),
+            self.descriptors,
+            self._changed,
+            there=self.recovered.there,
         )
+        self.custodian = Custodian(holdings)
+        holdings.go_on(self.recovered.successors)
+        self.kernel.plug.pull_after(-1)
         return self.custodian
 
     def _changed(self):
@@ -202,6 +243,8 @@ class Machine:
             custodian, self.custodian = self.custodian, None
             self.kernel.plug.pull_after(-1)
             custodian.give_up_all()
+            self.recovered.unclear.kept().close()
+            self.fd_store.close()
             self.kernel.close()
 
     def kexec(self, **how):
@@ -240,6 +283,42 @@ class Machine:
             return False
         finally:
             kernel.close()
+
+    def is_killed_at_start_after(self, steps):
+        """luod starts in a process of its own, which dies after so many steps; false where it had started before."""
+        self.stop()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # no thread of this process has a lock
+            child = os.fork()
+        if not child:
+            try:
+                self.boot(steps)
+            except (Unplugged, RestoreImpossible):
+                os._exit(9)
+            finally:
+                os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if status:
+            return True
+        self.boot()
+        return False
+
+    def next_kernel(self, **how):
+        """A kexec, after which the service manager has nothing, either."""
+        self.control.kexec(**how)
+        self.stop()
+        self.manager.forget(*self.manager.names)
+
+    def impossible(self):
+        """Start luod, and say why it can't give anything back; None where it can."""
+        try:
+            self.boot()
+        except RestoreImpossible as impossible:
+            impossible.give_up_all()
+            self.fd_store.close()
+            self.kernel.close()
+            return impossible.reason
+        return None
 
     # What a test does
 
@@ -301,14 +380,21 @@ class Machine:
             if session.direction == direction and session.name in SLOTS and session.files
         ]
 
-    def is_of_one_mind(self):
+    def is_of_one_mind(self, *, tombstones=True):
         """What luod says that it holds is what the kernel holds, tombstones too, and one journal."""
+        sessions = [
+            session for session in self.custodian.sessions() if session.state in (State.OUTGOING, State.CARRIED)
+        ]
         said = {
-            session.kernel_name: {token: file.size for token, file in session.files.items()}
-            for session in self.custodian.sessions()
-            if session.state is State.OUTGOING
+            session.kernel_name: {token: file.size for token, file in session.files.items()} for session in sessions
         }
-        assert said == self.in_kernel()
+        if tombstones:
+            assert said == self.in_kernel()
+        else:  # the kernel may lack one
+            held = {session.kernel_name: session.held().keys() for session in sessions}
+            found = {name: files.keys() for name, files in self.in_kernel().items()}
+            assert held.keys() == found.keys()
+            assert all(held[name] <= found[name] <= said[name].keys() for name in held)
         assert len(self.journals()) == 1
         return True
 

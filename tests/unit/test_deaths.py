@@ -1,0 +1,315 @@
+"""Whatever luod dies of, and wherever: what it acknowledged is there, what it didn't is wholly there or wholly not."""
+
+import itertools
+from contextlib import suppress
+
+import pytest
+
+from luod import errors
+from luod.lifecycle import Mode, State
+from manager import service_manager
+from memory import memfd
+
+
+@pytest.fixture
+def machine(machine):
+    """A machine whose service manager keeps what luod puts into its fd store."""
+    machine.stop()
+    with service_manager() as manager:
+        machine.manager = manager
+        machine.boot()
+        yield machine
+        machine.stop()
+
+
+def kexec(machine):
+    machine.next_kernel()
+    machine.boot()
+
+
+def clean(machine):
+    machine.next_kernel(carry=False)
+    machine.boot()
+
+
+def keeps_what_is_needed(machine):
+    """The fd store has two entries for each session with files and one for others, and two for the journal."""
+    sessions = machine.custodian.sessions()
+    known = [session for session in sessions if session.state in (State.OUTGOING, State.CARRIED)]
+    needed = 2 + sum(1 + bool(session.files) for session in known)
+    assert len(machine.manager.names) == needed
+    return True
+
+
+# Deaths between requests
+
+
+def test_all_is_there_after_a_death(machine, alice, bob):
+    machine.create("ram", b"one", b"two")
+    machine.create("empty")
+    machine.create("ram", b"bob's", owner=bob)
+    machine.start_anew()
+    assert machine.everything(alice) == {"ram": {0: b"one", 1: b"two"}, "empty": {}}
+    assert machine.everything(bob) == {"ram": {0: b"bob's"}}
+    assert machine.recovered.notes == []
+    assert machine.is_of_one_mind()
+    assert keeps_what_is_needed(machine)
+
+
+def test_many_deaths_change_nothing(machine):
+    machine.create("ram", *(b"%d" % number for number in range(300)))
+    for _ in range(5):
+        machine.start_anew()
+        assert machine.is_of_one_mind()
+        assert keeps_what_is_needed(machine)
+    kexec(machine)
+    assert machine.contents("ram") == {number: b"%d" % number for number in range(300)}
+
+
+def test_a_session_goes_on_after_a_death(machine, alice):
+    machine.create("ram", b"one")
+    machine.start_anew()
+    machine.preserve("ram", {5: b"five"})
+    machine.start_anew()
+    machine.custodian.unpreserve(alice, "ram", [0])
+    machine.start_anew()
+    machine.preserve("ram", {6: b"six"})
+    assert machine.contents("ram") == {5: b"five", 6: b"six"}
+    kexec(machine)
+    assert machine.contents("ram") == {5: b"five", 6: b"six"}
+
+
+def test_a_file_is_known_again_after_a_death(machine, alice):
+    machine.create("ram")
+    machine.create("other")
+    with memfd(b"same") as fd:
+        machine.give("ram", {0: fd})
+        machine.start_anew()
+        for name in ("ram", "other"):
+            with pytest.raises(errors.AlreadyPreserved):
+                machine.give(name, {1: fd})
+        machine.preserve("ram", {2: b"stays"})
+        machine.custodian.unpreserve(alice, "ram", [0])
+        machine.start_anew()
+        with pytest.raises(errors.AlreadyPreserved):
+            machine.give("other", {1: fd})
+        machine.give("ram", {3: fd})
+    assert machine.contents("ram") == {2: b"stays", 3: b"same"}
+
+
+def test_what_came_over_and_was_retrieved_is_there_after_a_death(machine, alice):
+    machine.create("ram", b"one")
+    machine.create("later", b"two")
+    kexec(machine)
+    assert machine.contents("ram") == {0: b"one"}
+    machine.start_anew()
+    assert machine.everything() == {"ram": {0: b"one"}, "later": {0: b"two"}}
+    machine.custodian.finish(alice, "ram")
+    machine.start_anew()
+    assert machine.everything() == {"later": {0: b"two"}}
+
+
+def test_a_delegated_session_is_lent_again_after_a_death(machine, alice):
+    _, lent = machine.custodian.create(alice, "vm", Mode.DELEGATED, {}, None)
+    lent.close()
+    machine.start_anew()
+    _, lent = machine.custodian.claim(alice, "vm")
+    with lent, memfd(b"guest") as fd:
+        machine.kernel.adopt(lent.duplicate()).preserve_fd(fd.fileno(), 0)
+    machine.start_anew()
+    kexec(machine)
+    _, lent = machine.custodian.claim(alice, "vm")
+    lent.close()
+    assert [len(session) for session in machine.in_kernel("incoming").values()] == [1]
+
+
+def test_a_journal_that_was_switched_is_gone_on_with(machine):
+    for number in range(5):
+        machine.create(f"s{number}", b"x")
+        machine.recovered.journal.fall_behind()
+        machine.start_anew()
+    assert machine.everything() == {f"s{number}": {0: b"x"} for number in range(5)}
+    assert len(machine.journals()) == 1
+
+
+# Deaths in the middle of a request
+
+
+RAM = {0: b"one", 1: b"two"}
+
+
+def set_up(machine, alice):
+    """A session with two files, another, a tombstone whose file is `again`."""
+    machine.create("ram", b"one", b"two")
+    machine.create("other", b"x")
+    machine.again = memfd(b"again")
+    machine.give("ram", {7: machine.again})
+    machine.custodian.unpreserve(alice, "ram", [7])
+
+
+OUTGOING = {
+    "create": (lambda m, a: m.create("new"), {"new": {}}),
+    "preserve": (lambda m, a: m.preserve("ram", {4: b"4", 5: b"5"}), {"ram": {**RAM, 4: b"4", 5: b"5"}}),
+    "preserve a tombstone's file": (lambda m, a: m.give("ram", {7: m.again}), {"ram": {**RAM, 7: b"again"}}),
+    "unpreserve": (lambda m, a: m.custodian.unpreserve(a, "ram", [0]), {"ram": {1: b"two"}}),
+    "unpreserve all": (lambda m, a: m.custodian.unpreserve(a, "ram", [0, 1]), {"ram": {}}),
+    "retrieve": (lambda m, a: m.contents("ram"), {}),
+    "discard": (lambda m, a: m.custodian.discard(a, "ram"), {"ram": None}),
+}
+INCOMING = {
+    "retrieve": (lambda m, a: m.contents("ram"), {}),
+    "finish": (lambda m, a: m.custodian.finish(a, "ram"), {"ram": None}),
+    "rearm": (lambda m, a: m.custodian.rearm(a, "ram"), {}),
+    "carry over": (lambda m, a: m.custodian.carry_over(a.uid, "ram", claimed=False), {}),
+}
+
+
+def changed(before, changes):
+    return {name: found for name, found in (before | changes).items() if found is not None}
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["", "while the journal is switched"])
+@pytest.mark.parametrize("what", OUTGOING)
+def test_a_death_in_the_middle_finds_a_request_done_or_not_begun(machine, alice, what, behind):
+    act, changes = OUTGOING[what]
+    before = {"ram": RAM, "other": {0: b"x"}}
+    after = changed(before, changes)
+    for steps in itertools.count():
+        clean(machine)
+        set_up(machine, alice)
+        if behind:
+            machine.recovered.journal.fall_behind()
+        killed = machine.is_unplugged_after(steps, lambda: act(machine, alice))
+        machine.start_anew()
+        found = machine.everything()
+        assert found in ((before, after) if killed else (after,))
+        assert machine.is_of_one_mind(tombstones=False)
+        assert machine.recovered.unclear.said() == []
+        with suppress(errors.AlreadyPreserved, errors.TokenInUse, errors.SessionNotFound):
+            machine.give("ram", {9: machine.again})  # what a death left half done stands in nobody's way
+            found["ram"] |= {9: b"again"}
+        machine.again.close()
+        machine.create("one more", b"y")
+        kexec(machine)
+        assert machine.everything() == found | {"one more": {0: b"y"}}
+        if not killed:
+            break
+    assert steps >= 2 + 6 * behind
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["", "while the journal is switched"])
+@pytest.mark.parametrize("what", INCOMING)
+def test_a_death_in_the_middle_of_what_is_done_to_what_came_over(machine, alice, what, behind):
+    act, changes = INCOMING[what]
+    before = {"ram": RAM, "other": {0: b"x"}}
+    after = changed(before, changes)
+    exposed = 0
+    for steps in itertools.count():
+        clean(machine)
+        machine.create("ram", b"one", b"two")
+        machine.create("other", b"x")
+        kexec(machine)
+        machine.custodian.carry_over(alice.uid, "other", claimed=False)
+        if behind:
+            machine.recovered.journal.fall_behind()
+        killed = machine.is_unplugged_after(steps, lambda: act(machine, alice))
+        machine.start_anew()
+        found = machine.everything()
+        if killed and found == before | {"ram": "SessionLost"}:
+            exposed += 1  # RETRIEVE_SESSION had returned, and its descriptor was nowhere else yet
+            continue
+        assert found in ((before, after) if killed else (after,))
+        assert machine.recovered.unclear.said() == []
+        with suppress(errors.SessionNotFound, errors.WrongDirection):  # what the request came to
+            machine.custodian.rearm(alice, "ram")
+        kexec(machine)
+        assert machine.everything() == found
+        if not killed:
+            break
+    assert steps >= 4
+    assert exposed <= 2
+
+
+def test_a_death_in_the_middle_of_a_start(machine, alice):
+    """That is, of the first one in a new kernel."""
+    exposed = 0
+    for steps in itertools.count():
+        clean(machine)
+        machine.create("ram", b"one")
+        machine.next_kernel()
+        if not machine.is_killed_at_start_after(steps):
+            break
+        machine.boot()
+        if machine.everything() == {}:
+            exposed += 1  # RETRIEVE_SESSION had returned, and its descriptor was nowhere else yet
+            continue
+        assert machine.everything() == {"ram": {0: b"one"}}
+        machine.custodian.rearm(alice, "ram")
+        kexec(machine)
+        assert machine.everything() == {"ram": {0: b"one"}}
+    assert steps > 8
+    assert exposed <= 2
+
+
+INTERRUPTED_BEFORE = ["preserve", "unpreserve all", "finish", "rearm", "carry over"]
+
+
+@pytest.mark.parametrize("what", INTERRUPTED_BEFORE)
+def test_a_death_in_the_middle_of_the_start_after_a_death(machine, alice, what):
+    act, changes = (OUTGOING | INCOMING)[what]
+    before = {"ram": RAM}
+    after = changed(before, changes)
+    for first in itertools.count():
+        for second in itertools.count():
+            clean(machine)
+            machine.create("ram", b"one", b"two")
+            if what in INCOMING:
+                kexec(machine)
+                machine.contents("ram")
+            killed = machine.is_unplugged_after(first, lambda: act(machine, alice))
+            killed_again = machine.is_killed_at_start_after(second)
+            if killed_again:
+                machine.boot()
+            assert machine.everything() in ((before, after) if killed else (after,))
+            assert machine.recovered.unclear.said() == []
+            if not killed_again:
+                break
+        if not killed:
+            break
+
+
+# What the store brings
+
+
+def test_the_order_of_what_is_brought_and_its_names_mean_nothing(machine):
+    machine.create("ram", b"one")
+    machine.create("other", b"x")
+    machine.manager.names  # noqa: B018 - all that was sent is there
+    machine.manager.entries.reverse()
+    machine.manager.entries = [(f"~{number}", fd) for number, (_, fd) in enumerate(machine.manager.entries)]
+    machine.start_anew()
+    assert machine.everything() == {"ram": {0: b"one"}, "other": {0: b"x"}}
+    machine.start_anew()
+    assert machine.is_of_one_mind()
+
+
+@pytest.mark.usefixtures("may_warn")
+def test_where_the_store_brings_one_too_few_the_others_are_there(machine, alice):
+    for lost in itertools.count():
+        clean(machine)
+        machine.create("ram", b"one", b"two")
+        machine.create("other", b"x")
+        names = sorted(set(machine.manager.names))
+        if lost == len(names):
+            break
+        machine.stop()
+        machine.manager.forget(names[lost])
+        if machine.impossible():
+            continue
+        found = machine.everything()
+        good = {"ram": RAM, "other": {0: b"x"}}
+        wrong = [name for name in good if found[name] != good[name]]
+        assert len(wrong) == 1
+        assert found[wrong[0]] in ("SessionLost", "RetrieveFailed")
+        assert len(machine.recovered.notes) == (found[wrong[0]] == "RetrieveFailed")
+    assert lost == 5
