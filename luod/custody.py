@@ -30,6 +30,7 @@ from luod.manifest import (
 from luod.memory import Given, Memory, check, look_at
 from luod.names import TOKEN_MAX
 from luod.policy import Owner
+from luod.renewal import finish, renew, renew_if_empty
 from luod.sockets import FDS_MAX
 
 _NOT_PRESERVABLE: Final = frozenset({errno.ENOENT, errno.EBADF, errno.EOPNOTSUPP, errno.EFBIG})
@@ -138,7 +139,7 @@ class Custodian:
         with self._holdings.at_work(owner.uid, name, Request.UNPRESERVE) as holding:
             kernel_tokens = self._kernel_tokens(holding.session, tokens)
             self._holdings.record(FilesDropped(session_id=holding.session.id, kernel_tokens=kernel_tokens))
-            return self._holdings.renew_if_empty(holding)
+            return renew_if_empty(self._holdings, holding)
 
     def retrieve(self, owner: Owner, name: str, tokens: list[int] | None) -> tuple[list[Lent], list[int]]:
         """Hand files back, and say which tokens are left over for another request."""
@@ -164,7 +165,7 @@ class Custodian:
                 self._holdings.record(SessionGone(session_id=holding.session.id))
                 self._holdings.forget(holding)
             else:
-                self._holdings.finish(holding)
+                finish(self._holdings, holding)
 
     def rearm(self, owner: Owner, name: str) -> None:
         """End a session that came over, and preserve its files for the next live update: same name, same tokens."""
@@ -172,7 +173,7 @@ class Custodian:
             if holding.session.state is State.CARRIED:
                 self._holdings.record(Rearmed(session_id=holding.session.id))
             else:
-                self._holdings.renew(holding, Event.REARMED)
+                renew(self._holdings, holding, Event.REARMED)
 
     def discard(self, owner: Owner, name: str) -> None:
         """Give an outgoing session up, or forget a lost one."""
@@ -205,7 +206,7 @@ class Custodian:
             with self._holdings.at_work(uid, name, Request.CARRY_OVER) as holding:
                 if (uid, name) not in self.exposed(claimed=claimed):
                     return False
-                self._holdings.renew(holding, Event.CARRIED_OVER)
+                renew(self._holdings, holding, Event.CARRIED_OVER)
         except (errors.SessionNotFound, errors.WrongDirection):
             return False
         return True
@@ -275,7 +276,7 @@ class Custodian:
         number = holding.session.id
         self._holdings.settle(FilesDropped(session_id=number, kernel_tokens=dropped, never_preserved=never))
         if dropped:
-            self._holdings.renew_if_empty(holding)
+            renew_if_empty(self._holdings, holding)
 
 
 def _choose_tokens(session: Session, given: list[Given]) -> list[int]:

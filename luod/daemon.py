@@ -26,6 +26,7 @@ from luod.kernel.shared import SharedKernel
 from luod.methods import SERVED, WATCH, Methods
 from luod.policy import Limits, Policy
 from luod.recovery import Brought, RestoreImpossible, SecondLuod, recover
+from luod.renewal import go_on
 from luod.server import Server
 from luod.sockets import FDS_MAX, address, is_listening, listen
 from luod.store import ReadableCopy
@@ -208,7 +209,7 @@ def _take_over(
         changed=bell.ring,
         there=recovered.there,
     )
-    holdings.go_on(recovered.successors)
+    go_on(holdings, recovered.successors)
     return Custodian(holdings), recovered.unclear
 
 

@@ -12,7 +12,7 @@ import os
 import resource
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
@@ -22,19 +22,14 @@ from luod.fds import FdBundle, OwnedFd
 from luod.kernel.api import Call, KernelError
 from luod.kernel.api import Session as KernelSession
 from luod.kernel.shared import SharedKernel
-from luod.lifecycle import ALLOWED, Event, Mode, Request, State
+from luod.lifecycle import ALLOWED, Mode, Request, State
 from luod.manifest import (
-    Finishing,
     Manifest,
     Record,
-    Renewed,
-    Renewing,
     Session,
-    SessionGone,
     SessionIs,
     SessionMissing,
 )
-from luod.memory import Memory, look_at, without_memory
 from luod.policy import Limits, Owner
 from luod.sockets import FDS_MAX
 
@@ -79,6 +74,8 @@ class FdStore(Protocol):
     def room_for(self, count: int) -> None: ...
 
     def put(self, *fds: int) -> None: ...
+
+    def place(self) -> AbstractContextManager[Callable[[int], None]]: ...
 
     def remove(self, *fds: int) -> None: ...
 
@@ -144,29 +141,10 @@ class Holdings:
             size = sum(file.size or 0 for file in files)
             return Totals(self.manifest.boot_id, self.manifest.generation, len(sessions), len(files), size)
 
-    def go_on(self, successors: Mapping[int, KernelSession]) -> None:
-        """Do the rest of what another luod has begun in this kernel: `successors` are to take a session's place, by
-        session id. What can't be done is as it was when luod is asked for it.
-        """
-        for holding in list(self._by_id.values()):
-            try:
-                self._go_on(holding, successors.get(holding.session.id))
-            except (KernelError, errors.WireError) as error:
-                log.error("session %s: what was begun can't be ended: %s", holding.session.kernel_name, error)
-
-    def _go_on(self, holding: Holding, successor: KernelSession | None) -> None:
-        session = holding.session
-        if session.finishing:
-            if holding.kernel is not None:
-                holding.kernel.finish()
-            self.end(holding)
-        elif successor is not None:
-            self.go_on_renewing(holding, successor)
-        elif session.renewing is not None:
-            self.settle(Renewing(session_id=session.id, kernel_name=None))
-        if holding.kernel is None and session.state in (State.OUTGOING, State.CARRIED):
-            reason = "luod ended, and nobody kept its descriptor"
-            self.settle(SessionMissing(session_id=session.id, reason=reason))
+    def all(self) -> list[Holding]:
+        """Every holding, of sessions that are lost as well."""
+        with self.table:
+            return list(self._by_id.values())
 
     def add(self, session: Session, kernel: KernelSession) -> None:
         """Hold a new session from now on. Where that fails it is still the caller's."""
@@ -177,7 +155,7 @@ class Holdings:
     def give_up_all(self) -> None:
         """Close everything, as the end of the process would: what nobody else has open is gone."""
         with self.table:
-            holdings = list(self._by_id.values())
+            holdings = self.all()
             if holdings and self.fd_store.most:
                 log.info("the service manager keeps %d sessions", len(holdings))
             elif holdings:
@@ -198,7 +176,9 @@ class Holdings:
     def at_work(self, uid: int, name: str, request: Request) -> Iterator[Holding]:
         """Have a session to oneself for a request that it can serve."""
         with self.table:
-            holding = self._by_id[self.find(uid, name).id]
+            holding = self._by_id.get(self.find(uid, name).id)
+        if holding is None:  # it is over, which the manifest is about to say
+            raise errors.SessionNotFound(name)
         with holding.lock:
             if holding.gone:
                 raise errors.SessionNotFound(name)
@@ -296,11 +276,11 @@ class Holdings:
         session = holding.session
         if holding.kernel is None:
             try:
-                with self._kernel.device() as device:
+                with self._kernel.device() as device, self.fd_store.place() as keep:
                     # Between these two lines a SIGKILL closes the only descriptor, which finishes the session.
                     holding.kernel = device.retrieve_session(session.kernel_name)
-                    self.fd_store.put(holding.kernel.fileno())
-            except errors.WireError as error:  # it can't be put back: luod has it, but alone
+                    keep(holding.kernel.fileno())
+            except errors.KernelFailed as error:  # it can't be put back: luod has it, but alone
                 log.error("session %s is lost if luod dies: %s", session.kernel_name, error)
             except KernelError as error:
                 if (error.call, error.errno) != (Call.RETRIEVE_SESSION, errno.ENOENT):
@@ -310,102 +290,6 @@ class Holdings:
                 raise errors.SessionLost(session.name, reason) from None
         assert holding.kernel is not None
         return holding.kernel
-
-    def finish(self, holding: Holding) -> None:
-        """End an incoming session. Raises FinishRefused; then it is as it was."""
-        kernel, number = self.kernel_session(holding), holding.session.id
-        self.record(Finishing(session_id=number, begun=True))
-        try:
-            kernel.finish()
-        except KernelError as error:
-            self.settle(Finishing(session_id=number, begun=False))
-            raise errors.FinishRefused(holding.session.name, error.errno) from None
-        self.end(holding)
-
-    def end(self, holding: Holding) -> None:
-        """Let go of a session that the journal calls finishing: only when nothing is left of it, it is gone."""
-        self.forget(holding)
-        self.settle(SessionGone(session_id=holding.session.id))
-
-    def renew(self, holding: Holding, event: Event) -> None:
-        """Put a new session of the kernel in the place of the old one, with all files that are held.
-
-        Tombstones stay behind. Raises RearmRefused; then the old one stays, too, and every file is in the bag.
-        """
-        predecessor = self.kernel_session(holding)
-        self._pack_all(holding)
-        successor, name = self.new_kernel_session()
-        self._move(holding, predecessor, successor, name, event)
-
-    def go_on_renewing(self, holding: Holding, successor: KernelSession) -> None:
-        """Do the rest of `renew`, of which another luod has recorded the beginning. Raises RearmRefused."""
-        session = holding.session
-        event = Event.RENEWED if session.state is State.OUTGOING else Event.CARRIED_OVER
-        assert session.renewing is not None
-        self._move(holding, holding.kernel, successor, session.renewing, event)
-
-    def _pack_all(self, holding: Holding) -> None:
-        """Have every file in the bag, before the kernel is told that it needn't have it any more."""
-        session = holding.session
-        there = set() if holding.bag is None else holding.bag.tokens
-        for page in _pages(session.held()):
-            with self.files(holding, page) as files:
-                for kernel_token, fd in files.items():
-                    if missing := without_memory(os.fstat(fd.fileno())):
-                        reason = f"it is sparse, fallocate it first: {missing} of its bytes have no memory"
-                        raise errors.RearmRefused(session.name, session.files[kernel_token].token, reason)
-                if new := {token: fd for token, fd in files.items() if token not in there}:
-                    self.keep(holding, new)
-        self.fd_store.barrier()
-
-    def _move(
-        self, holding: Holding, predecessor: KernelSession | None, successor: KernelSession, name: str, event: Event
-    ) -> None:
-        """Let the kernel have what is held in `successor`, called `name`, in place of `predecessor`."""
-        session = holding.session
-        try:
-            self.record(Renewing(session_id=session.id, kernel_name=name))
-            if session.state is State.INCOMING and predecessor is not None:
-                predecessor.finish()
-            memory = self._preserve_held(holding, successor)
-        except BaseException as error:
-            self.settle(Renewing(session_id=session.id, kernel_name=None))
-            self.give_up(successor)
-            if isinstance(error, KernelError) and error.call is Call.FINISH:
-                raise errors.FinishRefused(session.name, error.errno) from None
-            raise
-        holding.kernel = successor
-        if predecessor is not None:
-            self.give_up(predecessor)
-        self.settle(Renewed(session_id=session.id, event=event, files=memory))
-        if not memory:
-            self._replace_bag(holding, None)
-
-    def _preserve_held(self, holding: Holding, kernel: KernelSession) -> dict[int, Memory]:
-        session = holding.session
-        memory: dict[int, Memory] = {}
-        for page in _pages(session.held()):
-            with self.files(holding, page) as files:
-                for kernel_token, fd in files.items():
-                    try:
-                        kernel.preserve_fd(fd.fileno(), kernel_token)
-                    except KernelError as error:
-                        if error.errno != errno.EEXIST:  # an earlier luod came so far
-                            token = session.files[kernel_token].token
-                            raise errors.RearmRefused(session.name, token, str(error)) from None
-                    memory[kernel_token] = look_at(fd)
-        return memory
-
-    def renew_if_empty(self, holding: Holding) -> bool:
-        """Where only tombstones are left, make the kernel let go of their memory. True where it has."""
-        if holding.session.held():
-            return False
-        try:
-            self.renew(holding, Event.RENEWED)
-        except (KernelError, errors.WireError) as error:
-            log.warning("session %s keeps what was taken out of it: %s", holding.session.kernel_name, error)
-            return False
-        return True
 
     # Files
 
@@ -459,7 +343,7 @@ class Holdings:
         try:
             with enough_descriptors():
                 if holding.bag is not None:
-                    for page in _pages(holding.bag.tokens & holding.session.held().keys()):
+                    for page in pages(holding.bag.tokens & holding.session.held().keys()):
                         held = holding.bag.get(page)
                         with FdBundle(held.values()):
                             bag.put(held)
@@ -470,9 +354,10 @@ class Holdings:
             if isinstance(error, BagFull):
                 raise errors.QuotaExceeded("files in a bag (net.core.wmem_max)", len(bag.tokens)) from None
             raise
-        self._replace_bag(holding, bag)
+        self.replace_bag(holding, bag)
 
-    def _replace_bag(self, holding: Holding, bag: Bag | None) -> None:
+    def replace_bag(self, holding: Holding, bag: Bag | None) -> None:
+        """Let go of the session's bag. Another one has what is to be kept of it."""
         old, holding.bag = holding.bag, bag
         if old is not None:
             try:
@@ -491,7 +376,8 @@ def _file_count(session: Session) -> int:
     return 0 if session.state is State.LOST else len(session.files)
 
 
-def _pages(kernel_tokens: Collection[int]) -> Iterator[list[int]]:
+def pages(kernel_tokens: Collection[int]) -> Iterator[list[int]]:
+    """As many at a time as there are descriptors in a message."""
     tokens = list(kernel_tokens)
     for start in range(0, len(tokens), FDS_MAX):
         yield tokens[start : start + FDS_MAX]

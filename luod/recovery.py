@@ -270,15 +270,15 @@ def _begin(
 
 def _retrieve(device: Device, slot: str, fd_store: FdStore, found: list[_Found]) -> None:
     """Add the journal in `slot` to `found`, if there is one. From then on it must not be closed by accident."""
-    try:
-        session = device.retrieve_session(slot)
-    except KernelError as error:
-        if error.errno == errno.ENOENT or (error.errno == errno.EINVAL and found):
-            return
-        raise
-    # Up to here a SIGKILL closes the only descriptor, which finishes the session.
-    found.append(_Found(slot, session, incoming=True))
-    fd_store.put(session.fileno())
+    with fd_store.place() as keep:
+        try:
+            session = device.retrieve_session(slot)
+        except KernelError as error:
+            if error.errno == errno.ENOENT or (error.errno == errno.EINVAL and found):
+                return
+            raise
+        found.append(_Found(slot, session, incoming=True))
+        keep(session.fileno())  # up to here a SIGKILL closes the only descriptor, which finishes the session
     _read_incoming(found[-1])
 
 

@@ -10,7 +10,10 @@ import os
 import re
 import select
 import socket
+import struct
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -73,7 +76,8 @@ def notify(*assignments: str) -> bool:
 def _connected(address: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
     try:
-        sock.settimeout(PATIENCE)
+        # Not by settimeout(), which asks before every message whether it can be sent.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", *divmod(int(PATIENCE * 1e6), 10**6)))
         sock.connect("\0" + address[1:] if address.startswith("@") else address)
     except BaseException:
         sock.close()
@@ -95,6 +99,7 @@ class FdStore:
         self.most = most
         self._names: dict[int, str] = {}
         self._fds: dict[str, tuple[int, ...]] = {}
+        self._count = 0
         self._numbers = itertools.cycle(range(len(_DIGITS) ** 3))
         self._lock = threading.Lock()
         self._manager = _connected(address) if most else None
@@ -114,13 +119,14 @@ class FdStore:
             self._manager.close()
 
     def __len__(self) -> int:
-        return sum(map(len, self._fds.values()))
+        return self._count
 
     def brought(self, handed: Handed) -> None:
         """Count in an entry that was there before this process."""
         number = handed.fd.fileno()
         self._names[number] = handed.name
         self._fds[handed.name] = (*self._fds.get(handed.name, ()), number)
+        self._count += 1
 
     def room_for(self, count: int) -> None:
         """Raises QuotaExceeded where there can't be so many entries."""
@@ -132,18 +138,41 @@ class FdStore:
 
         Raises QuotaExceeded, or KernelFailed where the service manager can't be told.
         """
+        with self.place(len(fds)) as keep:
+            keep(*fds)
+
+    @contextmanager
+    def place(self, count: int = 1) -> Iterator[Callable[..., None]]:
+        """Have room for so many, and a `put` that does nothing but tell it: for what mustn't be here alone for long.
+
+        Raises QuotaExceeded; the `put`, KernelFailed.
+        """
         if self._manager is None:
+            yield lambda *fds: None
             return
         with self._lock:
-            self.room_for(len(self) + len(fds))
+            self.room_for(self._count + count)
             name = next(name for name in map(_name, self._numbers) if name not in self._fds)
-            self._names[fds[0]] = name
-            self._fds[name] = fds
+            self._fds[name] = ()
+            self._count += count
+        message = [f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0".encode()]
+        kept: tuple[int, ...] = ()
+
+        def keep(*fds: int) -> None:
+            nonlocal kept
+            self._send("FDSTORE", message, fds)
+            kept = fds
+
         try:
-            self._say("FDSTORE", f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", *fds)
-        except BaseException:
-            self._forget(name)
-            raise
+            yield keep
+        finally:
+            with self._lock:
+                self._fds[name] = kept
+                self._count -= count - len(kept)
+                if kept:
+                    self._names[kept[0]] = name
+                else:
+                    del self._fds[name]
 
     def remove(self, *fds: int) -> None:
         """Keep these, and what was put with them, no longer; wait until they are closed there.
@@ -177,15 +206,22 @@ class FdStore:
                 raise KernelFailed("BARRIER", errno.ETIMEDOUT)
 
     def _say(self, call: str, text: str, *fds: int) -> None:
+        self._send(call, [text.encode()], fds)
+
+    def _send(self, call: str, message: list[bytes], fds: tuple[int, ...]) -> None:
         assert self._manager is not None
         try:
-            self._manager.sendmsg([text.encode()], ancillary(fds), socket.MSG_NOSIGNAL)
-        except OSError as error:  # a timeout has no errno
-            raise KernelFailed(call, error.errno or errno.ETIMEDOUT) from None
+            self._manager.sendmsg(message, ancillary(fds), socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            raise KernelFailed(call, errno.ETIMEDOUT) from None
+        except OSError as error:
+            raise KernelFailed(call, error.errno or 0) from None
 
     def _forget(self, name: str) -> None:
         with self._lock:
-            for fd in self._fds.pop(name):
+            fds = self._fds.pop(name)
+            self._count -= len(fds)
+            for fd in fds:
                 if self._names.get(fd) == name:
                     del self._names[fd]
 

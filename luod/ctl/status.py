@@ -1,12 +1,15 @@
 """luoctl status."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from luod.ctl.command import Command, Options
 from luod.ctl.link import luod_at
 from luod.ctl.output import count, facts, print_json, show, size, styled
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 @click.command("status", cls=Command)
@@ -32,9 +35,20 @@ def status_command(options: Options) -> None:
                 "Kernel": _words(status.kernel, "release"),
                 "Next kernel": _words(status.image or {}, "version"),
                 "Device": _words(status.device, "path"),
+                "Fd store": _kept(status.fd_store or {}),
+                "Unclear": (status.fd_store or {}).get("unclear") or None,
             }
         )
     )
+
+
+def _kept(said: dict[str, Any]) -> "RenderableType | None":
+    """What the service manager keeps when luod ends."""
+    if not said:
+        return None
+    if not said.get("limit"):
+        return styled("none: what luod holds is lost when it ends", "yellow")
+    return f"{said.get('entries')} of {said['limit']} entries"
 
 
 def _words(said: dict[str, Any], first: str) -> str | None:

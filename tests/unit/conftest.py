@@ -17,6 +17,7 @@ from luod.lifecycle import Mode, State
 from luod.memory import Given
 from luod.policy import Limits, Owner
 from luod.recovery import RestoreImpossible, recover
+from luod.renewal import go_on
 from luod.sim.client import SimKernel
 from luod.store import SLOTS
 from luod.systemd import FdStore
@@ -159,6 +160,16 @@ class PluggedFdStore:
         with self._plug.around():
             self._store.put(*fds)
 
+    @contextmanager
+    def place(self):
+        with self._store.place() as keep:
+
+            def plugged(*fds):
+                with self._plug.around():
+                    keep(*fds)
+
+            yield plugged
+
     def remove(self, *fds):
         with self._plug.around():
             self._store.remove(*fds)
@@ -231,7 +242,7 @@ class Machine:
             there=self.recovered.there,
         )
         self.custodian = Custodian(holdings)
-        holdings.go_on(self.recovered.successors)
+        go_on(holdings, self.recovered.successors)
         self.kernel.plug.pull_after(-1)
         return self.custodian
 

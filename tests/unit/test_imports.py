@@ -15,7 +15,7 @@ ROOT = Path(luod.__file__).parent
 LAYERS = (
     ("errors", "names"),
     ("fds", "lifecycle", "manifest", "memory", "policy", "sockets", "bag", "kernel.abi", "kernel.api", "kernel.shared"),
-    ("varlink", "interface", "holdings", "custody", "update"),
+    ("varlink", "interface", "holdings", "renewal", "custody", "update"),
     ("config", "kernel.device", "recovery", "sim", "store", "systemd", "transport"),
     ("kernel.find", "methods", "conversation", "server", "client"),
     ("daemon", "ctl", "demo", "__main__"),
