@@ -1,15 +1,22 @@
-"""The command `luod`: the daemon, and a demonstration of it."""
+"""The command `luod`: the daemon, who keeps it alive, and a demonstration of it."""
 
-import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-
-import luod
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words[:1] == ["supervise"]:  # it stays small
+        from luod.supervisor import main as supervise
+
+        return supervise(words[1:])
+
+    import argparse
+    from pathlib import Path
+
+    import luod
+
     parser = argparse.ArgumentParser(prog="luod", description=luod.__doc__)
     parser.add_argument("--version", action="version", version=f"luod {luod.__version__}")
     parser.add_argument("--config", type=Path, metavar="FILE", help="configuration (default: /etc/luod/luod.toml)")
@@ -19,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     demo = commands.add_parser("demo", help="show a live update on a simulated kernel")
     demo.add_argument("--file", type=Path, metavar="PATH", help="what to carry over (default: Python's library)")
-    given = parser.parse_args(arguments)
+    commands.add_parser("supervise", help="keep luod's sessions when it dies, and start it again", add_help=False)
+    given = parser.parse_args(words)
     if given.command == "demo":
         from luod import demo as demonstration
 

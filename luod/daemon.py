@@ -93,7 +93,7 @@ async def run(
 
     What can fail comes first: whoever has taken over what came over and then ends, loses it where nobody keeps it.
     """
-    bell, fd_store = _Bell(), fd_store or FdStore()
+    bell, fd_store = _Bell(), FdStore() if fd_store is None else fd_store
     service, descriptors = _service(), _room_for_descriptors(config.limits)
     policy, watchers = Policy(os.geteuid()), Watchers(config.limits.watchers_per_owner)
     sockets = [entry for entry in handed if not entry.is_kept or is_listening(entry.fd.fileno())]

@@ -157,7 +157,7 @@ class Holdings:
         with self.table:
             holdings = self.all()
             if holdings and self.fd_store.most:
-                log.info("the service manager keeps %d sessions", len(holdings))
+                log.info("the service manager keeps what is held: %d sessions", len(holdings))
             elif holdings:
                 log.warning("letting go of %d sessions: what nobody else has open is gone", len(holdings))
             for holding in holdings:

@@ -18,7 +18,7 @@ LAYERS = (
     ("varlink", "interface", "holdings", "renewal", "custody", "update"),
     ("config", "kernel.device", "recovery", "sim", "store", "systemd", "transport"),
     ("kernel.find", "methods", "conversation", "server", "client"),
-    ("daemon", "ctl", "demo", "__main__"),
+    ("daemon", "supervisor", "ctl", "demo", "__main__"),
 )
 """Lowest first. A module of a layer imports from its own and from those below."""
 
@@ -34,7 +34,7 @@ ONLY_IN = {
 CALLED_ONLY_IN = {
     "ioctl": ("kernel.device",),
     "sendmsg": ("sockets", "bag", "systemd", "transport", "sim"),
-    "recvmsg": ("sockets", "bag", "transport", "sim"),
+    "recvmsg": ("sockets", "bag", "supervisor", "transport", "sim"),
 }
 """Where each system call may be made."""
 

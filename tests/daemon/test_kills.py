@@ -1,0 +1,359 @@
+"""luod killed by SIGKILL, for real: at every side effect of every request, and at any moment under load."""
+
+import os
+import random
+import threading
+from contextlib import suppress
+
+import pytest
+
+from eventually import within
+from luod.client import connect
+from luod.client.failures import ClientError
+from luod.client.requests import ToPreserve
+from luod.errors import SessionLost, WireError
+from memory import content, memfds
+from survivor import survivor
+
+
+@pytest.fixture
+def luod(sim, tmp_path):
+    with survivor(sim.path, tmp_path / "luod") as luod:
+        yield luod
+
+
+def reached(luod):
+    """A client of the luod that there is, or of the next one."""
+    clients = []
+
+    def try_it():
+        with suppress(ClientError, ConnectionError):
+            client = connect(luod.socket)
+            try:
+                client.status()
+            except BaseException:
+                client.close()
+                raise
+            clients.append(client)
+        return clients
+
+    within(30, try_it)
+    return clients[0]
+
+
+def everything(luod):
+    """What Retrieve gives back of each session, or the error that it gives."""
+    found = {}
+    with reached(luod) as client:
+        for session in client.list():
+            try:
+                files = client.retrieve(session.name)
+            except WireError as error:
+                found[session.name] = type(error).__name__
+                continue
+            found[session.name] = {token: content(fd) for token, fd in files.items()}
+            for fd in files.values():
+                fd.close()
+    return found
+
+
+def preserve(client, name, contents):
+    with memfds(*contents.values()) as files:
+        for token, fd in zip(contents, files, strict=True):
+            client.preserve(name, fd, token)
+
+
+def set_up(client):
+    """A session with two files, and one that is untouched."""
+    for name, contents in BEFORE.items():
+        client.create(name)
+        preserve(client, name, contents)
+
+
+BEFORE = {"ram": {0: b"one", 1: b"two"}, "other": {0: b"x"}}
+WITHOUT = {"other": {0: b"x"}}
+
+OUTGOING = {
+    "create": (
+        lambda client: client.create("new"),
+        BEFORE | {"new": {}},
+        ["CREATE_SESSION", "FDSTORE", "journal: session", "reply"],
+    ),
+    "preserve": (
+        lambda client: preserve(client, "ram", {4: b"four"}),
+        BEFORE | {"ram": BEFORE["ram"] | {4: b"four"}},
+        ["journal: intended", "PRESERVE_FD", "bag", "journal: held", "reply"],
+    ),
+    "preserve the first": (
+        lambda client: preserve(client, "empty", {4: b"four"}),
+        BEFORE | {"empty": {4: b"four"}},
+        ["journal: intended", "PRESERVE_FD", "bag", "FDSTORE", "journal: held", "reply"],
+    ),
+    "unpreserve": (
+        lambda client: client.unpreserve("ram", [0]),
+        BEFORE | {"ram": {1: b"two"}},
+        ["journal: dropped", "reply"],
+    ),
+    "unpreserve all": (
+        lambda client: client.unpreserve("ram", [0, 1]),
+        BEFORE | {"ram": {}},
+        [
+            *("journal: dropped", "BARRIER", "CREATE_SESSION", "FDSTORE", "journal: renewing", "FDSTOREREMOVE"),
+            *("close", "journal: renewed", "reply"),
+        ],
+    ),
+    "discard": (
+        lambda client: client.discard("ram"),
+        WITHOUT,
+        ["journal: gone", "FDSTOREREMOVE", "BARRIER", "close", "reply"],
+    ),
+    "retrieve": (lambda client: retrieved(client, "ram"), BEFORE, ["journal: retrieved", "reply"]),
+}
+INCOMING = {
+    "retrieve": (
+        lambda client: retrieved(client, "ram"),
+        BEFORE,
+        ["RETRIEVE_SESSION", "FDSTORE", "RETRIEVE_FD", "journal: retrieved", "reply"],
+    ),
+    "finish": (
+        lambda client: client.finish("ram"),
+        WITHOUT,
+        [
+            *("RETRIEVE_SESSION", "FDSTORE", "journal: finishing", "FINISH", "FDSTOREREMOVE", "close", "journal: gone"),
+            "reply",
+        ],
+    ),
+    "rearm": (
+        lambda client: client.finish("ram", rearm=True),
+        BEFORE,
+        [
+            *("RETRIEVE_SESSION", "FDSTORE", "RETRIEVE_FD", "bag", "BARRIER", "CREATE_SESSION", "journal: renewing"),
+            *("FINISH", "PRESERVE_FD", "FDSTOREREMOVE", "close", "journal: renewed", "reply"),
+        ],
+    ),
+}
+EXPOSED = {("retrieve", "RETRIEVE_SESSION"), ("finish", "RETRIEVE_SESSION"), ("rearm", "RETRIEVE_SESSION")}
+"""Where the descriptor of a session that came over is nowhere but in luod: its close finishes the session."""
+
+
+def retrieved(client, name):
+    for fd in client.retrieve(name).values():
+        fd.close()
+
+
+def points(requests):
+    return [pytest.param(what, point, id=f"{what} - {point}") for what in requests for point in requests[what][2]]
+
+
+def killed_at(luod, point, act):
+    """Make a request in which luod dies."""
+    before = luod.pid()
+    with reached(luod) as client:
+        luod.plan.die_at(point)
+        with pytest.raises(ClientError):
+            act(client)
+    within(20, lambda: luod.pid() not in (None, before))
+    assert luod.plan.point == ""
+
+
+@pytest.mark.parametrize(("what", "point"), points(OUTGOING))
+def test_a_kill_at_any_point_finds_a_request_done_or_not_begun(luod, sim, what, point):
+    act, after, _ = OUTGOING[what]
+    before = dict(BEFORE)
+    with reached(luod) as client:
+        set_up(client)
+        if what == "preserve the first":
+            client.create("empty")
+            before["empty"] = {}
+    killed_at(luod, point, act)
+    found = everything(luod)
+    assert found in (before, after)
+    with reached(luod) as client:
+        assert client.status().fd_store["unclear"] == []
+    next_kernel(luod, sim)
+    assert everything(luod) == found
+
+
+@pytest.mark.parametrize(("what", "point"), points(INCOMING))
+def test_a_kill_at_any_point_of_what_is_done_to_what_came_over(luod, sim, what, point):
+    act, after, _ = INCOMING[what]
+    with reached(luod) as client:
+        set_up(client)
+    next_kernel(luod, sim)
+    killed_at(luod, point, act)
+    found = everything(luod)
+    if (what, point) in EXPOSED:
+        assert found == BEFORE | {"ram": "SessionLost"}
+        return
+    assert found in (BEFORE, after)
+    with reached(luod) as client:
+        assert client.status().fd_store["unclear"] == []
+        for session in client.list():
+            if session.direction == "incoming":
+                client.finish(session.name, rearm=True)
+    next_kernel(luod, sim)
+    assert everything(luod) == found
+
+
+def next_kernel(luod, sim):
+    sim.kexec()
+    luod.power_off()
+    luod.start()
+
+
+# At any moment, under load
+
+
+class Wanderer(threading.Thread):
+    """A client that asks for one thing after another, and knows what must be there whatever luod answers or doesn't.
+
+    `sure` is what it was told is there, by session and token; `unsure` the other thing that may be so instead, after a
+    request that nobody answered.
+    """
+
+    def __init__(self, luod, number, stop):
+        super().__init__()
+        self.problems = []
+        self.done = 0
+        self.lost = 0
+        self._luod = luod
+        self._number = number
+        self._stop_at = stop
+        self._random = random.Random(number)
+        self._count = 0
+        self.sure = {}
+        self.unsure = None
+
+    def run(self):
+        try:
+            while not self._stop_at.is_set():
+                with reached(self._luod) as client, suppress(ClientError):
+                    self.look(client)
+                    while not self._stop_at.is_set():
+                        self.ask(client)
+                        self.done += 1
+        except BaseException as error:
+            self.problems.append(f"{self.name}: {error!r}")
+            raise
+
+    def look(self, client):
+        """Find what is there, and that it is what it must be."""
+        found = {}
+        for session in client.list():
+            if session.name.startswith(f"w{self._number}-"):
+                try:
+                    files = client.retrieve(session.name)
+                except SessionLost:
+                    self.lost += 1  # killed between RETRIEVE_SESSION and FDSTORE
+                    client.discard(session.name)
+                    self.sure.pop(session.name)
+                    continue
+                found[session.name] = {token: content(fd) for token, fd in files.items()}
+                for fd in files.values():
+                    fd.close()
+        assert found in (self.sure, self.unsure), f"{found} is neither {self.sure} nor {self.unsure}"
+        self.sure, self.unsure = found, None
+
+    def ask(self, client):
+        """Ask for something. It is sure once it was answered."""
+        act, after = self._random.choice([self._create, self._preserve, self._preserve, self._unpreserve, self._end])()
+        if act is None:
+            return
+        self.unsure = after
+        act(client)
+        self.sure, self.unsure = after, None
+
+    def _copy(self):
+        return {name: dict(files) for name, files in self.sure.items()}
+
+    def _create(self):
+        if len(self.sure) >= 4:
+            return None, None
+        self._count += 1
+        name = f"w{self._number}-{self._count}"
+        return lambda client: client.create(name), self._copy() | {name: {}}
+
+    def _preserve(self):
+        if not self.sure:
+            return None, None
+        name = self._random.choice(list(self.sure))
+        self._count += 1
+        contents = {self._count * 10 + more: os.urandom(50) for more in range(self._random.randint(1, 4))}
+        after = self._copy()
+        after[name] |= contents
+        return lambda client: self._outgoing(client, name) and self._give(client, name, contents), after
+
+    def _give(self, client, name, contents):
+        with memfds(*contents.values()) as fds:
+            given = [ToPreserve(fd, token) for token, fd in zip(contents, fds, strict=True)]
+            client.preserve_all(name, given)
+
+    def _outgoing(self, client, name):
+        """Take back what came over, before something is added to it."""
+        if client.find(name).direction == "incoming":
+            client.finish(name, rearm=True)
+        return True
+
+    def _unpreserve(self):
+        names = [name for name, files in self.sure.items() if files]
+        if not names:
+            return None, None
+        name = self._random.choice(names)
+        tokens = self._random.sample(list(self.sure[name]), self._random.randint(1, len(self.sure[name])))
+        after = self._copy()
+        for token in tokens:
+            del after[name][token]
+        return lambda client: self._outgoing(client, name) and client.unpreserve(name, tokens), after
+
+    def _end(self):
+        if len(self.sure) < 3:
+            return None, None
+        name = self._random.choice(list(self.sure))
+        after = self._copy()
+        del after[name]
+
+        def end(client):
+            if client.find(name).direction == "incoming":
+                client.finish(name)
+            else:
+                client.discard(name)
+
+        return end, after
+
+
+KILLS = int(os.environ.get("LUOD_KILLS", "40"))
+
+
+def test_kills_at_any_moment_lose_nothing_that_was_acknowledged(luod, sim):
+    stop = threading.Event()
+    wanderers = [Wanderer(luod, number, stop) for number in range(20)]
+    chance = random.Random(KILLS)
+    for update in (False, True):
+        stop.clear()
+        for each in wanderers:
+            each.start()
+        for _ in range(KILLS // 2):
+            within(30, lambda: luod.pid() is not None)
+            stop.wait(chance.uniform(0, 0.6))
+            luod.kill()
+        stop.set()
+        for each in wanderers:
+            each.join()
+        assert [each.problems for each in wanderers if each.problems] == []
+        successors = []
+        with reached(luod) as client:
+            for each in wanderers:
+                each.look(client)
+                again = Wanderer(luod, each._number, stop)
+                again.sure, again._count, again.lost, again.done = each.sure, each._count, each.lost, each.done
+                successors.append(again)
+            status = client.status()
+            sessions = client.list()
+        entries = sum(1 + bool(session.files) for session in sessions if session.direction == "outgoing")
+        assert status.fd_store["unclear"] == []
+        assert status.sessions == len(sessions)
+        wanderers = successors
+        if not update:
+            next_kernel(luod, sim)
+    print(f"{luod.deaths} kills, {sum(each.done for each in wanderers)} requests answered, {entries} entries")
+    assert sum(each.lost for each in wanderers) <= 1

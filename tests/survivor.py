@@ -1,0 +1,155 @@
+"""luod under its supervisor, made to die where a test says: each luod is forked from a process that has imported all.
+
+As a script it is that process: `survivor.py DEVICE DIRECTORY PLAN`.
+"""
+
+import mmap
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from eventually import within
+
+PLAN_BYTES = 64
+
+
+class Plan:
+    """Where the next luod to come there dies, in memory that all of them share."""
+
+    def __init__(self, path):
+        if not path.exists():
+            path.write_bytes(bytes(PLAN_BYTES))
+        with path.open("r+b") as file:
+            self._memory = mmap.mmap(file.fileno(), PLAN_BYTES)
+
+    def die_at(self, point):
+        self._memory[:] = point.encode().ljust(PLAN_BYTES, b"\0")
+
+    def forget(self):
+        self.die_at("")
+
+    @property
+    def point(self):
+        return self._memory[:].rstrip(b"\0").decode()
+
+    def passed(self, point):
+        if point == self.point:
+            self.forget()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def close(self):
+        self._memory.close()
+
+
+class Survivor:
+    """A luod that comes again, on a kernel's device, for as long as the `with` block goes on."""
+
+    def __init__(self, device, directory):
+        directory.mkdir(exist_ok=True)
+        self.socket = str(directory / "io.luod")
+        self.directory = directory
+        self._device = device
+        self.plan = Plan(directory / "plan")
+        self.deaths = 0
+
+    def start(self):
+        command = [sys.executable, __file__, self._device, str(self.directory), str(self.directory / "plan")]
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
+        within(20, self.pid)
+
+    def pid(self):
+        """The process that is luod now; None while there is none."""
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        return int(children[0]) if children else None
+
+    def kill(self):
+        """SIGKILL luod, wherever it is."""
+        if (pid := self.pid()) is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                self.deaths += 1
+
+    def power_off(self):
+        """End luod and what keeps its descriptors, as a kexec does."""
+        pid = self.pid()
+        for each in (self._process.pid, pid):
+            if each is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(each, signal.SIGKILL)
+        self._process.wait()
+        if pid is not None:
+            within(20, lambda: not Path(f"/proc/{pid}").exists() or _is_dead(pid))
+        Path(self.socket).unlink(missing_ok=True)
+
+    def log(self):
+        return (self.directory / "log").read_text()
+
+
+def _is_dead(pid):
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return True
+
+
+@contextmanager
+def survivor(device, directory):
+    luod = Survivor(device, directory)
+    luod.start()
+    try:
+        yield luod
+    finally:
+        luod.power_off()
+        luod.plan.close()
+
+
+def main(device, directory, plan):
+    import luod.sim.client as sim
+    from luod import bag, daemon, store, systemd, transport
+    from luod.config import Config
+    from luod.supervisor import Supervisor
+
+    passed = Plan(Path(plan)).passed
+
+    def after(owner, name, point):
+        """Let `point`, or what it says of the call's arguments, be passed after every call of a method."""
+        method = getattr(owner, name)
+
+        def call(*args, **kwargs):
+            result = method(*args, **kwargs)
+            passed(point(*args) if callable(point) else point)
+            return result
+
+        setattr(owner, name, call)
+
+    after(sim.SimDevice, "create_session", "CREATE_SESSION")
+    after(sim.SimDevice, "retrieve_session", "RETRIEVE_SESSION")
+    after(sim.SimSession, "preserve_fd", "PRESERVE_FD")
+    after(sim.SimSession, "retrieve_fd", "RETRIEVE_FD")
+    after(sim.SimSession, "finish", "FINISH")
+    after(sim.SimSession, "give_up", "close")
+    after(bag.Bag, "put", "bag")
+    after(store.Journal, "append", lambda journal, record: f"journal: {record.kind}")
+    after(systemd.FdStore, "_send", lambda store, call, message, fds: call)
+    send = transport.Connection.send
+
+    async def reply(*args):
+        passed("reply")
+        await send(*args)
+
+    transport.Connection.send = reply
+    config = Config(device=device, socket=Path(directory, "io.luod"), runtime_directory=directory)
+
+    def be_luod(environment):
+        os.environ.clear()
+        os.environ.update(environment)
+        os._exit(daemon.main(config))
+
+    return Supervisor(be_luod, pauses=[0.0]).serve()
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
