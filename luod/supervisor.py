@@ -290,8 +290,8 @@ class Supervisor:
         watchdog: float = 0.0,
         pauses: Sequence[float] = PAUSES,
     ) -> None:
-        """`run` is luod: what a forked process does with this environment, with descriptors and signals as if it had been
-        started afresh. `watchdog` is how long it may be silent, in seconds; 0, for ever.
+        """`run` is luod: what a forked process does with this environment, otherwise as if it had been started afresh.
+        `watchdog` is how long it may be silent, in seconds; 0, for ever.
 
         Raises OSError, and ValueError where the limit of open files leaves no room for an entry.
         """

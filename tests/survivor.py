@@ -73,6 +73,10 @@ class Survivor:
                 os.kill(pid, signal.SIGKILL)
                 self.deaths += 1
 
+    def upgrade(self):
+        """Stop luod, as it likes to be stopped, and start it again."""
+        os.kill(self._process.pid, signal.SIGHUP)
+
     def power_off(self):
         """End luod and what keeps its descriptors, as a kexec does."""
         pid = self.pid()

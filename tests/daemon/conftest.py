@@ -63,6 +63,8 @@ class Host:
         self.directory = directory
         self.socket = str(directory / "io.luod")
         self.limits = {}
+        self.settings = {}
+        self.manager = None
         self._nursery = nursery
         self._stop = None
 
@@ -72,14 +74,16 @@ class Host:
             socket=self.socket,
             runtime_directory=self.directory,
             limits=Limits(**self.limits),
+            **self.settings,
         )
         self._stop = trio.Event()
         self._ended = trio.Event()
-        await self._nursery.start(self._run, config, self._stop, self._ended)
+        store, handed = self.manager.store() if self.manager else (None, [])
+        await self._nursery.start(self._run, config, self._stop, self._ended, handed, store)
 
-    async def _run(self, config, stop, ended, *, task_status):
+    async def _run(self, config, stop, ended, handed, store, *, task_status):
         try:
-            await daemon.run(config, stop, task_status=task_status)
+            await daemon.run(config, stop, handed, store, task_status=task_status)
         finally:
             ended.set()
 
@@ -94,9 +98,12 @@ class Host:
         await self.boot()
 
     async def kexec(self, **how):
-        """A live update that nobody announced."""
+        """A live update that nobody announced; the next service manager has nothing."""
         await trio.to_thread.run_sync(lambda: self.control.kexec(**how))
-        await self.reboot()
+        await self.shut_down()
+        if self.manager:
+            self.manager.forget(*self.manager.names)
+        await self.boot()
 
     def client(self):
         return connect_trio(self.socket)
