@@ -56,10 +56,14 @@ class Survivor:
         self.deaths = 0
 
     def start(self):
+        begun = self._beginnings()
         command = [sys.executable, __file__, self._device, str(self.directory), str(self.directory / "plan")]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
-        within(20, self.pid)
+        within(20, lambda: self._beginnings() > begun)
+
+    def _beginnings(self):
+        return self.log().count("luod: listening on ")
 
     def pid(self):
         """The process that is luod now; None while there is none."""
@@ -85,12 +89,24 @@ class Survivor:
                 with suppress(ProcessLookupError):
                     os.kill(each, signal.SIGKILL)
         self._process.wait()
+        self._gone(pid)
+
+    def let_go(self):
+        """End luod and what keeps its descriptors, as somebody does who needs neither any more."""
+        pid = self.pid()
+        self._process.send_signal(signal.SIGQUIT)
+        self._process.wait()
+        self._gone(pid)
+
+    def _gone(self, pid):
         if pid is not None:
             within(20, lambda: not Path(f"/proc/{pid}").exists() or _is_dead(pid))
         Path(self.socket).unlink(missing_ok=True)
 
     def log(self):
-        return (self.directory / "log").read_text()
+        """What luod and its supervisor have said."""
+        path = self.directory / "log"
+        return path.read_text() if path.exists() else ""
 
 
 def _is_dead(pid):
@@ -106,7 +122,7 @@ def survivor(device, directory):
     try:
         yield luod
     finally:
-        luod.power_off()
+        luod.let_go()
         luod.plan.close()
 
 

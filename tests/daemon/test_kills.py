@@ -339,7 +339,7 @@ def upgrades(luod, stop, chance):
         within(30, lambda before=before: luod.pid() not in (None, before))
 
 
-@pytest.mark.parametrize("troubles", [kills])
+@pytest.mark.parametrize("troubles", [kills, upgrades])
 def test_whatever_comes_at_any_moment_nothing_acknowledged_is_lost(luod, sim, troubles):
     stop = threading.Event()
     wanderers = [Wanderer(luod, number, stop) for number in range(20)]
