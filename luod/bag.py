@@ -9,7 +9,7 @@ outlives its writer; nothing can be taken out of it, only left out of the next o
 import os
 import socket
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from errno import EIO, EMFILE
 from typing import Final, NamedTuple, Self
 
@@ -38,6 +38,13 @@ class _Message(NamedTuple):
 
     offset: int
     tokens: tuple[int, ...]
+
+
+def pages(tokens: Collection[int]) -> Iterator[list[int]]:
+    """Kernel tokens, as many at a time as there can be descriptors in a message."""
+    ranked = list(tokens)
+    for start in range(0, len(ranked), FDS_MAX):
+        yield ranked[start : start + FDS_MAX]
 
 
 class Bag:
@@ -84,10 +91,15 @@ class Bag:
 
         Raises BagFull, for every adopted one, and OSError; some may be in it then.
         """
-        tokens = list(files)
-        for start in range(0, len(tokens), FDS_MAX):
-            page = tuple(tokens[start : start + FDS_MAX])
-            self._send(page, [files[token].fileno() for token in page])
+        for page in pages(files.keys()):
+            self._send(tuple(page), [files[token].fileno() for token in page])
+
+    def put_from(self, other: "Bag", tokens: Collection[int]) -> None:
+        """Put in what `other` has of these files, in as few messages as can be. Raises as `put`."""
+        for page in pages(tokens):
+            files = other.get(page)
+            with FdBundle(files.values()):
+                self.put(files)
 
     def get(self, tokens: Collection[int]) -> dict[int, OwnedFd]:
         """Duplicates of those of these files that are in it, the caller's to close. Raises OSError."""

@@ -31,7 +31,6 @@ from luod.manifest import (
     SessionMissing,
 )
 from luod.policy import Limits, Owner
-from luod.sockets import FDS_MAX
 
 log = logging.getLogger(__name__)
 
@@ -343,10 +342,7 @@ class Holdings:
         try:
             with enough_descriptors():
                 if holding.bag is not None:
-                    for page in pages(holding.bag.tokens & holding.session.held().keys()):
-                        held = holding.bag.get(page)
-                        with FdBundle(held.values()):
-                            bag.put(held)
+                    bag.put_from(holding.bag, holding.bag.tokens & holding.session.held().keys())
                 bag.put(files)
             self.fd_store.put(bag.fileno())
         except BaseException as error:
@@ -374,13 +370,6 @@ def _entries(mode: Mode) -> int:
 def _file_count(session: Session) -> int:
     """How many files a session has, tombstones too; of one that is lost there are none."""
     return 0 if session.state is State.LOST else len(session.files)
-
-
-def pages(kernel_tokens: Collection[int]) -> Iterator[list[int]]:
-    """As many at a time as there are descriptors in a message."""
-    tokens = list(kernel_tokens)
-    for start in range(0, len(tokens), FDS_MAX):
-        yield tokens[start : start + FDS_MAX]
 
 
 @contextmanager

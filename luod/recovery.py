@@ -13,14 +13,13 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from luod.bag import Bag, NotABag
-from luod.fds import FdBundle, OwnedFd
+from luod.fds import OwnedFd
 from luod.holdings import Holding
 from luod.kernel.api import Call, Device, KernelError, Session, came_over
 from luod.kernel.shared import SharedKernel
 from luod.lifecycle import Mode, State
 from luod.manifest import MAGIC, Manifest, ManifestError, NewerVersion, read_epoch, replay
 from luod.manifest import Session as Recorded
-from luod.sockets import FDS_MAX
 from luod.store import SLOTS, Journal, slot_of
 from luod.systemd import FdStore, Handed
 
@@ -371,12 +370,8 @@ def _give_bag(bag: Bag, there: dict[int, Holding], fd_store: FdStore) -> None:
 def _union(one: Bag, other: Bag, fd_store: FdStore) -> Bag:
     union = Bag(one.session)
     try:
-        for bag, tokens in ((one, one.tokens), (other, other.tokens - one.tokens)):
-            page = sorted(tokens)
-            for start in range(0, len(page), FDS_MAX):
-                files = bag.get(page[start : start + FDS_MAX])
-                with FdBundle(files.values()):
-                    union.put(files)
+        union.put_from(one, one.tokens)
+        union.put_from(other, other.tokens - one.tokens)
         fd_store.put(union.fileno())
     except BaseException:
         union.close()

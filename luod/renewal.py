@@ -9,7 +9,8 @@ import os
 from collections.abc import Mapping
 
 from luod import errors
-from luod.holdings import Holding, Holdings, pages
+from luod.bag import pages
+from luod.holdings import Holding, Holdings
 from luod.kernel.api import Call, KernelError
 from luod.kernel.api import Session as KernelSession
 from luod.lifecycle import Event, State
