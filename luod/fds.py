@@ -4,10 +4,12 @@ An `OwnedFd` is closed or handed on exactly once, by whoever holds it. One that 
 left open: the last close of a LUO session's descriptor destroys what it holds, a leak destroys nothing.
 """
 
+import array
 import fcntl
 import os
+import socket
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -70,6 +72,15 @@ class FdBundle:
 
     def __init__(self, fds: Iterable[OwnedFd] = ()) -> None:
         self._fds = list(fds)
+
+    @classmethod
+    def received(cls, control: Sequence[tuple[int, int, bytes]]) -> Self:
+        """The descriptors that came with a message (SCM_RIGHTS)."""
+        numbers = array.array("i")
+        for level, kind, data in control:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
+        return cls(OwnedFd(number) for number in numbers)
 
     def __len__(self) -> int:
         return len(self._fds)

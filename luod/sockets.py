@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from luod.fds import FdBundle, OwnedFd
+from luod.fds import FdBundle
 
 if TYPE_CHECKING:
     import trio
@@ -57,13 +57,7 @@ def ancillary(fds: Sequence[int]) -> "list[tuple[int, int, array.array[int]]]":
 
 def received(control: list[tuple[int, int, bytes]], flags: int) -> FdBundle:
     """The descriptors of a recvmsg. Raises DescriptorsLost where some were dropped."""
-    fds = FdBundle()
-    for level, kind, data in control:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            numbers = array.array("i")
-            numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
-            for number in numbers:
-                fds.add(OwnedFd(number))
+    fds = FdBundle.received(control)
     if flags & socket.MSG_CTRUNC:
         raise DescriptorsLost(fds)
     return fds

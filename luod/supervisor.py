@@ -128,8 +128,7 @@ class Kept:
         going = [entry for entry in self._entries if entry[0] == name]
         self._entries = [entry for entry in self._entries if entry[0] != name]
         self._letters -= (len(name) + 1) * len(going)
-        with FdBundle(fd for _, fd in going):
-            pass
+        FdBundle(fd for _, fd in going).close()
 
     def hand_on(self) -> tuple[list[str], list[int]]:
         """Give all of it to the caller."""
@@ -175,7 +174,7 @@ class _Mail:
                 self._refuse(sender)
                 continue
             text, control, flags, _ = self._sock.recvmsg(_TEXT_MAX, _CONTROL_BYTES, socket.MSG_CMSG_CLOEXEC)
-            with _descriptors(control) as fds:
+            with FdBundle.received(control) as fds:
                 if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
                     say("a message was too long, or not all of its descriptors arrived: ignored")
                 elif b"\0" in text:
@@ -196,17 +195,6 @@ class _Mail:
         self._refused += 1
         if self._refused & (self._refused - 1) == 0:  # ever more rarely: nobody is to fill the log
             say(f"{self._refused} messages of strangers refused; the last is of process {sender}")
-
-
-def _descriptors(control: Sequence[tuple[int, int, bytes]]) -> FdBundle:
-    fds = FdBundle()
-    for level, kind, data in control:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            numbers = array.array("i")
-            numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
-            for number in numbers:
-                fds.add(OwnedFd(number))
-    return fds
 
 
 def _words(text: bytes) -> dict[str, str]:

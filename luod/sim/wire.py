@@ -65,11 +65,7 @@ def receive(sock: socket.socket, flags: int = 0) -> Message | None:
     data, control, came, _ = sock.recvmsg(
         _PACKET_MAX, socket.CMSG_SPACE(_FDS_MAX * _INT), flags | socket.MSG_CMSG_CLOEXEC
     )
-    fds = FdBundle()
-    for level, kind, numbers in control:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            for number in array.array("i", numbers[: len(numbers) // _INT * _INT]):
-                fds.add(OwnedFd(number))
+    fds = FdBundle.received(control)
     if not data and not fds:
         return None
     return Message(_parsed(data), fds, not came & socket.MSG_CTRUNC)
