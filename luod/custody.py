@@ -197,14 +197,14 @@ class Custodian:
                 (session.uid, session.name)
                 for session in self._holdings.manifest.sessions.values()
                 if session.state is State.INCOMING and session.mode is Mode.CUSTODIAL
-                if claimed or not any(file.retrieved for file in session.files.values())
+                if claimed or not session.is_claimed
             ]
 
     def carry_over(self, uid: int, name: str, *, claimed: bool) -> bool:
         """Preserve for the next live update what came over with the last one. False where its owner was faster."""
         try:
             with self._holdings.at_work(uid, name, Request.CARRY_OVER) as holding:
-                if (uid, name) not in self.exposed(claimed=claimed):
+                if holding.session.is_claimed and not claimed:
                     return False
                 renew(self._holdings, holding, Event.CARRIED_OVER)
         except (errors.SessionNotFound, errors.WrongDirection):

@@ -96,6 +96,11 @@ class Session(_Model):
         """As its owner sees it."""
         return Direction.OUTGOING if self.state is State.OUTGOING else Direction.INCOMING
 
+    @property
+    def is_claimed(self) -> bool:
+        """Whether its owner has come for it since the last live update."""
+        return any(file.retrieved for file in self.files.values())
+
     def held(self) -> dict[int, File]:
         """The files that its owner can have, by kernel token."""
         return {token: file for token, file in self.files.items() if file.state is FileState.HELD}
