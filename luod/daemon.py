@@ -282,7 +282,8 @@ async def _stay_alive() -> None:
     """Tell the service manager, as often as it wants to hear it, that the event loop goes round."""
     if (most := watchdog_seconds()) is not None:
         while True:
-            notify("WATCHDOG=1")
+            # In a thread: a service manager that is frozen holds up nobody else.
+            await trio.to_thread.run_sync(notify, "WATCHDOG=1", abandon_on_cancel=True)
             await trio.sleep(most / 3)
 
 
@@ -302,7 +303,7 @@ async def _carry_over_if_last(custodian: Custodian) -> None:
         return
     if await trio.to_thread.run_sync(machine_is_going_down):
         for session in exposed:
-            notify(f"EXTEND_TIMEOUT_USEC={_CARRYING * 1_000_000}")
+            await trio.to_thread.run_sync(notify, f"EXTEND_TIMEOUT_USEC={_CARRYING * 1_000_000}")
             await _carry_over(custodian, session, set(), claimed=True)
 
 

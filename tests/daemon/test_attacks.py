@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 
@@ -252,3 +253,31 @@ def test_the_readable_copy_knows_the_last_thing_that_was_acknowledged(sim, tmp_p
             luod.create(f"session-{number}")
     document = Document.read((tmp_path / "run" / "manifest.json").read_bytes())
     assert [session.name for session in document.sessions] == [f"session-{number}" for number in range(5)]
+
+
+@pytest.mark.warns("can't be told WATCHDOG=1")
+async def test_a_service_manager_that_is_frozen_holds_up_nobody(host, monkeypatch, tmp_path):
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(address)
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        monkeypatch.setenv("WATCHDOG_USEC", "30000")
+        await host.reboot()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as talker:
+            await eventually(lambda: is_full(talker, address))
+        with trio.fail_after(5):
+            for _ in range(20):
+                async with host.client() as luod:
+                    assert await luod.list() == []
+                await trio.sleep(0.01)  # more than the watchdog's time, in all
+        monkeypatch.delenv("NOTIFY_SOCKET")
+    await eventually(lambda: not [thread for thread in threading.enumerate() if "notify" in thread.name])
+
+
+def is_full(talker, address):
+    """Fill a queue that nobody reads."""
+    try:
+        talker.sendto(b"X=1", address)
+    except BlockingIOError:
+        return True
+    return False
