@@ -302,14 +302,18 @@ class Machine:
             warnings.simplefilter("ignore", DeprecationWarning)  # no thread of this process has a lock
             child = os.fork()
         if not child:
+            status = 1  # whatever else there is, is a failure
             try:
                 self.boot(steps)
+                status = 0
             except (Unplugged, RestoreImpossible):
-                os._exit(9)
+                status = 9
             finally:
-                os._exit(0)
+                os._exit(status)
         _, status = os.waitpid(child, 0)
-        if status:
+        code = os.waitstatus_to_exitcode(status)
+        assert code in (0, 9)
+        if code:
             return True
         self.boot()
         return False

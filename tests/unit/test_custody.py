@@ -11,6 +11,7 @@ from threading import Thread
 
 import pytest
 
+from interrupted import BEFORE, OUTGOING, after, set_up
 from luod import errors
 from luod.kernel.api import Call, KernelError
 from luod.lifecycle import FileState, Mode, State
@@ -914,50 +915,24 @@ def visible(session):
 # Updates that nobody announced
 
 
-def setup_ram(machine, alice):
-    """A session with two files, another, a tombstone whose file is `again`."""
-    machine.create("ram", b"one", b"two")
-    machine.create("other", b"x")
-    machine.again = memfd(b"again")
-    machine.give("ram", {7: machine.again})
-    machine.custodian.unpreserve(alice, "ram", [7])
-
-
-RAM = {0: b"one", 1: b"two"}
-INTERRUPTED = {
-    "create": (lambda m, a: m.create("new"), {"new": {}}),
-    "preserve": (
-        lambda m, a: m.preserve("ram", {4: b"four", 5: b"five", 6: b"six"}),
-        {"ram": {**RAM, 4: b"four", 5: b"five", 6: b"six"}},
-    ),
-    "preserve a tombstone's file": (lambda m, a: m.give("ram", {7: m.again}), {"ram": {**RAM, 7: b"again"}}),
-    "unpreserve": (lambda m, a: m.custodian.unpreserve(a, "ram", [0]), {"ram": {1: b"two"}}),
-    "unpreserve all": (lambda m, a: m.custodian.unpreserve(a, "ram", [0, 1]), {"ram": {}}),
-    "retrieve": (lambda m, a: m.contents("ram"), {}),
-    "discard": (lambda m, a: m.custodian.discard(a, "ram"), {"ram": None}),
-}
-
-
 @pytest.mark.parametrize("behind", [False, True], ids=["", "while the journal is switched"])
-@pytest.mark.parametrize("what", INTERRUPTED)
+@pytest.mark.parametrize("what", OUTGOING)
 def test_an_update_in_the_middle_finds_a_request_done_or_not_begun(machine, alice, what, behind):
-    act, changes = INTERRUPTED[what]
+    act, changes = OUTGOING[what]
     for steps in itertools.count():
         machine.kexec(carry=False)
-        setup_ram(machine, alice)
-        before = {"ram": RAM, "other": {0: b"x"}}
-        after = {name: found for name, found in (before | changes).items() if found is not None}
+        set_up(machine, alice)
         if behind:
             machine.recovered.journal.fall_behind()
         interrupted = machine.is_unplugged_after(steps, lambda: act(machine, alice))
         machine.again.close()
         if not interrupted:
             machine.kexec()
-            assert machine.everything() == after
+            assert machine.everything() == after(changes)
             break
         machine.start_anew()
         assert machine.recovered.notes == [] or behind
-        assert machine.everything() in (before, after)
+        assert machine.everything() in (BEFORE, after(changes))
         assert all(session.generation == 1 for session in machine.custodian.sessions())
     assert steps >= 2 + 6 * behind
 

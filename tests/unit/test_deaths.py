@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import pytest
 
+from interrupted import BEFORE, OUTGOING, RAM, after, set_up
 from luod import errors
 from luod.lifecycle import Mode, State
 from manager import service_manager
@@ -135,27 +136,6 @@ def test_a_journal_that_was_switched_is_gone_on_with(machine):
 # Deaths in the middle of a request
 
 
-RAM = {0: b"one", 1: b"two"}
-
-
-def set_up(machine, alice):
-    """A session with two files, another, a tombstone whose file is `again`."""
-    machine.create("ram", b"one", b"two")
-    machine.create("other", b"x")
-    machine.again = memfd(b"again")
-    machine.give("ram", {7: machine.again})
-    machine.custodian.unpreserve(alice, "ram", [7])
-
-
-OUTGOING = {
-    "create": (lambda m, a: m.create("new"), {"new": {}}),
-    "preserve": (lambda m, a: m.preserve("ram", {4: b"4", 5: b"5"}), {"ram": {**RAM, 4: b"4", 5: b"5"}}),
-    "preserve a tombstone's file": (lambda m, a: m.give("ram", {7: m.again}), {"ram": {**RAM, 7: b"again"}}),
-    "unpreserve": (lambda m, a: m.custodian.unpreserve(a, "ram", [0]), {"ram": {1: b"two"}}),
-    "unpreserve all": (lambda m, a: m.custodian.unpreserve(a, "ram", [0, 1]), {"ram": {}}),
-    "retrieve": (lambda m, a: m.contents("ram"), {}),
-    "discard": (lambda m, a: m.custodian.discard(a, "ram"), {"ram": None}),
-}
 INCOMING = {
     "retrieve": (lambda m, a: m.contents("ram"), {}),
     "finish": (lambda m, a: m.custodian.finish(a, "ram"), {"ram": None}),
@@ -164,16 +144,10 @@ INCOMING = {
 }
 
 
-def changed(before, changes):
-    return {name: found for name, found in (before | changes).items() if found is not None}
-
-
 @pytest.mark.parametrize("behind", [False, True], ids=["", "while the journal is switched"])
 @pytest.mark.parametrize("what", OUTGOING)
 def test_a_death_in_the_middle_finds_a_request_done_or_not_begun(machine, alice, what, behind):
     act, changes = OUTGOING[what]
-    before = {"ram": RAM, "other": {0: b"x"}}
-    after = changed(before, changes)
     for steps in itertools.count():
         clean(machine)
         set_up(machine, alice)
@@ -182,7 +156,7 @@ def test_a_death_in_the_middle_finds_a_request_done_or_not_begun(machine, alice,
         killed = machine.is_unplugged_after(steps, lambda: act(machine, alice))
         machine.start_anew()
         found = machine.everything()
-        assert found in ((before, after) if killed else (after,))
+        assert found in ((BEFORE, after(changes)) if killed else (after(changes),))
         assert machine.is_of_one_mind(tombstones=False)
         assert machine.recovered.unclear.said() == []
         with suppress(errors.AlreadyPreserved, errors.TokenInUse, errors.SessionNotFound):
@@ -201,8 +175,6 @@ def test_a_death_in_the_middle_finds_a_request_done_or_not_begun(machine, alice,
 @pytest.mark.parametrize("what", INCOMING)
 def test_a_death_in_the_middle_of_what_is_done_to_what_came_over(machine, alice, what, behind):
     act, changes = INCOMING[what]
-    before = {"ram": RAM, "other": {0: b"x"}}
-    after = changed(before, changes)
     exposed = 0
     for steps in itertools.count():
         clean(machine)
@@ -215,10 +187,10 @@ def test_a_death_in_the_middle_of_what_is_done_to_what_came_over(machine, alice,
         killed = machine.is_unplugged_after(steps, lambda: act(machine, alice))
         machine.start_anew()
         found = machine.everything()
-        if killed and found == before | {"ram": "SessionLost"}:
+        if killed and found == BEFORE | {"ram": "SessionLost"}:
             exposed += 1  # RETRIEVE_SESSION had returned, and its descriptor was nowhere else yet
             continue
-        assert found in ((before, after) if killed else (after,))
+        assert found in ((BEFORE, after(changes)) if killed else (after(changes),))
         assert machine.recovered.unclear.said() == []
         with suppress(errors.SessionNotFound, errors.WrongDirection):  # what the request came to
             machine.custodian.rearm(alice, "ram")
@@ -258,7 +230,6 @@ INTERRUPTED_BEFORE = ["preserve", "unpreserve all", "finish", "rearm", "carry ov
 def test_a_death_in_the_middle_of_the_start_after_a_death(machine, alice, what):
     act, changes = (OUTGOING | INCOMING)[what]
     before = {"ram": RAM}
-    after = changed(before, changes)
     for first in itertools.count():
         for second in itertools.count():
             clean(machine)
@@ -270,7 +241,8 @@ def test_a_death_in_the_middle_of_the_start_after_a_death(machine, alice, what):
             killed_again = machine.is_killed_at_start_after(second)
             if killed_again:
                 machine.boot()
-            assert machine.everything() in ((before, after) if killed else (after,))
+            done = after(changes, before)
+            assert machine.everything() in ((before, done) if killed else (done,))
             assert machine.recovered.unclear.said() == []
             if not killed_again:
                 break
@@ -307,8 +279,7 @@ def test_where_the_store_brings_one_too_few_the_others_are_there(machine, alice)
         if machine.impossible():
             continue
         found = machine.everything()
-        good = {"ram": RAM, "other": {0: b"x"}}
-        wrong = [name for name in good if found[name] != good[name]]
+        wrong = [name for name in BEFORE if found[name] != BEFORE[name]]
         assert len(wrong) == 1
         assert found[wrong[0]] in ("SessionLost", "RetrieveFailed")
         assert len(machine.recovered.notes) == (found[wrong[0]] == "RetrieveFailed")
