@@ -108,7 +108,7 @@ class LazyGroup(Group):
         if cmd_name not in self._commands_of:
             return None
         module, _ = self._commands_of[cmd_name]
-        command: click.Command = getattr(importlib.import_module(module), f"{cmd_name}_command")
+        command: click.Command = getattr(importlib.import_module(module), f"{cmd_name.replace('-', '_')}_command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -1,5 +1,6 @@
 """Virtual machines for tests. Without what they are made with the tests skip; with LUOD_VM=1 they fail instead."""
 
+import functools
 import os
 import re
 import shutil
@@ -33,16 +34,27 @@ def kernels():
 
 
 @pytest.fixture(scope="session")
-def disks(kernels):
-    """What a machine starts from: Debian, and luod with the kernels' images."""
-    try:
-        system = root()
+def disks_of(kernels):
+    """What a machine starts from, by Debian's suite: Debian, and luod with the kernels' images."""
+
+    @functools.cache
+    def disks(suite):
         images = {"bzImage": kernels[-1].image, "bzImage-without-memfd": kernels[-1].without_memfd}
         for kernel in kernels:
             images |= {f"{kernel.number}/{file.name}": file for file in (kernel.image, *kernel.selftests.iterdir())}
-        return [system / "disk", luod_disk(system, images)]
-    except CommandFailed as error:
-        _impossible(str(error))
+        try:
+            system = root(suite)
+            return [system / "disk", luod_disk(system, images)]
+        except CommandFailed as error:
+            _impossible(str(error))
+
+    return disks
+
+
+@pytest.fixture(scope="session")
+def disks(disks_of):
+    """What a machine starts from where nothing else is asked for."""
+    return disks_of("unstable")
 
 
 @pytest.fixture
@@ -58,11 +70,11 @@ def _logs(test):
 
 
 @pytest.fixture
-def machine(kernels, disks, logs):
+def machine(kernels, disks_of, logs):
     """Makes a machine that boots the newest kernel, or another one: `with machine(cmdline=…) as vm`."""
 
-    def make(kernel=None, **options):
-        return Machine((kernel or kernels[-1]).image, disks, logs, **options)
+    def make(kernel=None, *, suite="unstable", **options):
+        return Machine((kernel or kernels[-1]).image, disks_of(suite), logs, **options)
 
     return make
 

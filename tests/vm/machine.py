@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vm.guest.call import RESULT
-from vm.rootfs import CHECKOUT
+from vm.rootfs import AGENT, CHECKOUT
 
 PATIENCE = 180
 """Seconds without what is waited for, after which a machine is lost: emulated, on a busy host, all is slow."""
 
 KERNELS = "/opt/luod/kernels"
 MEASURED = os.environ.get("LUOD_VM_COVERAGE") == "1"
-CMDLINE = "console=ttyS0 root=/dev/vda rw liveupdate=on panic=-1 quiet init=/init"
+CMDLINE = "console=ttyS0 root=/dev/vda rw liveupdate=on panic=-1 quiet"
 
 
 class VmLost(Exception):
@@ -102,17 +102,17 @@ class Running:
 
 
 class Machine:
-    """A machine that boots `image`, a kernel's. A `with` block around it ends it.
+    """A machine that boots `image`, a kernel's, which starts `init`. A `with` block around it ends it.
 
     `directory` gets what it said: `console.log`, and `guest.log` with every line of every process in it.
     """
 
-    def __init__(self, image, disks, directory, *, memory="2G", cmdline="", restarts=False):
+    def __init__(self, image, disks, directory, *, init=AGENT, memory="2G", cmdline="", restarts=False):
         self._directory = directory
         self._image = image
         self._disks = disks
         self._memory = memory
-        self._cmdline = " ".join([CMDLINE, *["luod.coverage"] * MEASURED, cmdline]).strip()
+        self._cmdline = " ".join([CMDLINE, f"init={init}", *["luod.coverage"] * MEASURED, cmdline]).strip()
         self._restarts = restarts
         self._news = queue.SimpleQueue()
         self._running = {}
@@ -176,6 +176,14 @@ class Machine:
         self.wait(lambda: len(self.boots) > boots or cause.over, "the next kernel")
         if len(self.boots) == boots:
             raise GuestError(f"{cause} ended, status {cause.status}, and there is no next kernel\n{cause.said()}")
+        return self.boot
+
+    def update(self, kernel="bzImage"):
+        """Load a kernel and have systemd go into it, as an operator does; waits for it and returns its `Boot`."""
+        self.load(kernel)
+        boots = len(self.boots)
+        self.run("systemctl", "kexec")
+        self.wait(lambda: len(self.boots) > boots, "the next kernel")
         return self.boot
 
     def send(self, **what):

@@ -24,18 +24,20 @@ PACKAGES = (
     "kexec-tools",
     "mount",
     "procps",
+    "systemd",
 )
 INIT = """#!/bin/sh
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export HOME=/root LANG=C.UTF-8 PYTHONPATH=/opt/luod:/opt/luod/tests PYTHONUNBUFFERED=1
-mount -t devtmpfs dev /dev
-mount -t proc proc /proc
-mount -t sysfs sys /sys
-mount -t tmpfs run /run
-mount -t tmpfs tmp /tmp
-mount -t debugfs debug /sys/kernel/debug
+if [ $$ = 1 ]; then
+    mount -t proc proc /proc
+    mount -t sysfs sys /sys
+    mount -t tmpfs run /run
+    mount -t tmpfs tmp /tmp
+    mount -t debugfs debug /sys/kernel/debug
+    ip link set lo up
+fi
 mount -o ro /dev/vdb /opt/luod
-ip link set lo up
 if grep -qw luod.coverage /proc/cmdline; then
     export COVERAGE_PROCESS_START=/opt/luod/pyproject.toml COVERAGE_FILE=/var/coverage/.coverage
     mkdir -p /var/coverage
@@ -43,13 +45,50 @@ fi
 cd /opt/luod
 exec python3 -m vm.guest.agent
 """
-"""What the kernel starts: by the time that luod is there, there is nothing else."""
+"""What starts the agent: as PID 1, for by the time that luod is there, there is nothing else; or as a service."""
+
+AGENT = "/init"
+SYSTEMD = "/usr/lib/systemd/systemd"
+"""What the kernel starts: the agent itself, or systemd, which starts it as a service."""
+
+SERVICE = f"""[Unit]
+Description=The agent of the test bench
+DefaultDependencies=no
+# It sees the shutdown to its end, and the kernel that comes then knows by its session that there was a live update.
+SurviveFinalKillSignal=yes
+IgnoreOnIsolate=yes
+
+[Service]
+ExecStart={AGENT}
+"""
+
+MASKED = (
+    "apt-daily.timer",
+    "apt-daily-upgrade.timer",
+    "dpkg-db-backup.timer",
+    "getty.target",
+    "kexec-load.service",
+    "ldconfig.service",
+    "systemd-modules-load.service",
+    "systemd-networkd.service",
+    "systemd-random-seed.service",
+)
+"""What takes time, and no test needs."""
 
 COVERAGE = "import os; os.environ.get('COVERAGE_PROCESS_START') and __import__('coverage').process_startup()"
 """What each Python in the guest does first."""
 
 SHARED = ("luod", "tests", "config", "systemd", "pyproject.toml")
 """What of the checkout the second disk has, at /opt/luod."""
+
+COMMANDS = {"luod": "luod.__main__", "luoctl": "luod.ctl"}
+COMMAND = """#!/usr/bin/python3
+import sys
+sys.path.insert(0, "/opt/luod")
+from {module} import main
+sys.exit(main())
+"""
+"""What pip makes of an entry point, in /opt/luod/bin: for who starts luod without the agent's environment."""
 
 
 def root(suite="unstable"):
@@ -73,8 +112,22 @@ def _debootstrap(suite, path):
         (tree / "opt" / "luod").mkdir()
         (tree / "init").write_text(INIT)
         (tree / "init").chmod(0o755)
+        _set_up_systemd(tree / "etc")
         (tree / "usr" / "lib" / "python3" / "dist-packages" / "coverage-of-luod.pth").write_text(COVERAGE)
         run(*as_root("mke2fs", "-q", "-t", "ext2", "-d", tree, path / "disk", "1200M"), log=log)
+
+
+def _set_up_systemd(etc):
+    """Have the agent started, and nothing that asks or waits for somebody."""
+    (etc / "machine-id").write_text(f"{hashlib.sha256(b'luod').hexdigest()[:32]}\n")
+    units = etc / "systemd" / "system"
+    (units / "vm-agent.service").write_text(SERVICE)
+    wanted = units / "sysinit.target.wants"
+    wanted.mkdir(exist_ok=True)
+    (wanted / "vm-agent.service").symlink_to("../vm-agent.service")
+    for unit in MASKED:
+        (units / unit).unlink(missing_ok=True)
+        (units / unit).symlink_to("/dev/null")
 
 
 def luod_disk(root, images):
@@ -106,6 +159,11 @@ def _copy(root, files, images, path):
         target = tree / "kernels" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(image, target)
+    for name, module in COMMANDS.items():
+        command = tree / "bin" / name
+        command.parent.mkdir(exist_ok=True)
+        command.write_text(COMMAND.format(module=module))
+        command.chmod(0o755)
     here = root / "tree" / "opt" / "luod"
     compiling = f"mount --bind {tree} {here} && chroot {root / 'tree'} python3 -m compileall -q /opt/luod"
     run(*as_root("sh", "-c", compiling))

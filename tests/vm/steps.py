@@ -20,12 +20,16 @@ def luod_without_anything(vm, reason):
     return running
 
 
-def comes_back(vm, table, **ending):
-    """Have clients retrieve all that there is, after a live update: it is this, and all of luod's answers agree."""
+def comes_back(vm, table, *, others=None, **ending):
+    """Have clients retrieve all that there is, after a live update: it is this, and all of luod's answers agree.
+
+    `table` is root's; `others` has those of other users, by uid.
+    """
     found = vm.call(clients.look, **ending)
     report("after", found)
-    assert found["table"] == table
-    assert set(found["held"]["sessions"]) == {len(table)}
+    owners = {"0": table} | (others or {})
+    assert found["owners"] == owners
+    assert set(found["held"]["sessions"]) == {sum(map(len, owners.values()))}
     return found
 
 

@@ -1,4 +1,4 @@
-"""PID 1 of a virtual machine: runs what the host asks for, and says what comes of it, on a virtio port.
+"""PID 1 of a virtual machine, or a service: runs what the host asks for, and says what comes of it, on a virtio port.
 
 A line of JSON each way. From the host: {"id": 1, "argv": […], "env": {…}} starts a process, {"signal": 15, "of": 1}
 signals it. To the host: {"boot": {…}} once, {"of": 1, "line": "…", "on": "stdout"}, and {"of": 1, "status": 0} after
@@ -20,6 +20,7 @@ from pathlib import Path
 from luod.fds import OwnedFd
 from luod.kernel.api import KernelError
 from luod.kernel.device import LuoKernel
+from luod.kernel.shared import SharedKernel
 
 PORT = "luod"
 STATE = "vm-state"
@@ -84,7 +85,7 @@ def which_boot():
     """The number of this boot: 0, and one more after each live update. Makes the session that tells the next one."""
     number = 0
     try:
-        with LuoKernel().open() as device:
+        with SharedKernel(LuoKernel()).device() as device:
             with suppress(KernelError), device.retrieve_session(STATE) as came, came.retrieve_fd(0) as file:
                 number = int(os.pread(file.fileno(), 20, 0)) + 1
             session = device.create_session(STATE)

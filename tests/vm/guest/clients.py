@@ -91,6 +91,12 @@ def preserve(sessions=1, files=1, name="session"):
     return {"table": table, "seconds": timed.seconds}
 
 
+def preserve_as(uid, **what):
+    """The same, as another user than root."""
+    os.setuid(uid)
+    return preserve(**what)
+
+
 def preserve_large(size):
     """Make a session with one file of so many mebibytes."""
     timed = Stopwatch()
