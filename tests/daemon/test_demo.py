@@ -155,7 +155,7 @@ def test_a_client_that_fails_is_shown_with_its_log(place, file):
         said = process.stdout.read()
     assert process.returncode == 1
     assert re.search(r"\n +\d\.\d\d +\w+ +it ended with status 1\n", said)
-    assert re.search(r"The log of (\w+):\n  \1: the kernel answered PRESERVE_FD with ENOMEM\n", said)
+    assert re.search(r"The log of (\w+):\n  \1: .*PRESERVE_FD.* ENOMEM\b", said)
     assert re.search(r", 0 retrieved, \d+ lost$", said.rstrip())
 
 
