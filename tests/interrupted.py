@@ -6,6 +6,17 @@ RAM = {0: b"one", 1: b"two"}
 BEFORE = {"ram": RAM, "other": {0: b"x"}}
 
 
+def kexec(machine):
+    machine.next_kernel()
+    machine.boot()
+
+
+def clean(machine):
+    """Nothing is left of what was there before."""
+    machine.next_kernel(carry=False)
+    machine.boot()
+
+
 def set_up(machine, alice):
     """A session with two files, another, a tombstone whose file is `again`."""
     machine.create("ram", b"one", b"two")
@@ -13,6 +24,14 @@ def set_up(machine, alice):
     machine.again = memfd(b"again")
     machine.give("ram", {7: machine.again})
     machine.custodian.unpreserve(alice, "ram", [7])
+
+
+def come_over(machine, alice):
+    """The same two sessions in the next kernel, the other one carried over."""
+    for name, files in BEFORE.items():
+        machine.create(name, *files.values())
+    kexec(machine)
+    machine.custodian.carry_over(alice.uid, "other", claimed=False)
 
 
 def after(changes, before=BEFORE):
@@ -33,3 +52,11 @@ OUTGOING = {
     "discard": (lambda m, a: m.custodian.discard(a, "ram"), {"ram": None}),
 }
 """By their names, and what each changes."""
+
+INCOMING = {
+    "retrieve": (lambda m, a: m.contents("ram"), {}),
+    "finish": (lambda m, a: m.custodian.finish(a, "ram"), {"ram": None}),
+    "rearm": (lambda m, a: m.custodian.rearm(a, "ram"), {}),
+    "carry over": (lambda m, a: m.custodian.carry_over(a.uid, "ram", claimed=False), {}),
+}
+"""The same of those that came over."""
