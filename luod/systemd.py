@@ -196,7 +196,10 @@ class FdStore:
         """Wait until the service manager has done all that it was told. Raises KernelFailed."""
         if self._manager is None:
             return
-        done, told = os.pipe2(os.O_CLOEXEC)
+        try:
+            done, told = os.pipe2(os.O_CLOEXEC)
+        except OSError as error:
+            raise KernelFailed("BARRIER", error.errno or 0) from None
         with OwnedFd(done):
             with OwnedFd(told):
                 self._say("BARRIER", "BARRIER=1", told)
