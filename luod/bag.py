@@ -55,7 +55,11 @@ class Bag:
         self.session = session
         self._reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._writer: socket.socket | None = writer
-        writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _QUEUE_BYTES)
+        try:
+            writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _QUEUE_BYTES)
+        except BaseException:
+            self.close()
+            raise
         self._messages: list[_Message] = []
         self._end = 0
 
