@@ -179,7 +179,7 @@ class FdStore:
         """Keep these, and what was put with them, no longer; wait until they are closed there.
 
         So our own close can be the last one, and what that does to a session is done when it returns. Where the service
-        manager can't be told, the next `remove` tells it.
+        manager can't be told, the next `remove` tells it, of nothing else if need be.
         """
         with self._lock:
             names = self._over | {self._names[fd] for fd in fds if fd in self._names}
