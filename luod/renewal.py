@@ -121,7 +121,7 @@ def _move(
         if isinstance(error, KernelError) and error.call is Call.FINISH:
             raise errors.FinishRefused(session.name, error.errno) from None
         raise
-    holding.kernel = successor
+    holding.kernel, holding.alone = successor, False
     if predecessor is not None:
         holdings.give_up(predecessor)
     holdings.settle(Renewed(session_id=session.id, event=event, files=memory))
