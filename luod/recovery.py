@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from luod.bag import Bag, NotABag
+from luod.errors import KernelFailed
 from luod.fds import OwnedFd
 from luod.holdings import Holding
 from luod.kernel.api import Call, Device, KernelError, Session, came_over
@@ -251,7 +252,7 @@ def _begin(
     with kernel.device() as device:
         for slot in SLOTS:
             if not any(journal.incoming and journal.slot == slot for journal in found):
-                _retrieve(device, slot, fd_store, found)
+                _retrieve(device, slot, fd_store, found, notes)
         newest = _newest(found, notes)
         if newest is None:
             if brought.sessions:
@@ -267,7 +268,7 @@ def _begin(
     return manifest, journal
 
 
-def _retrieve(device: Device, slot: str, fd_store: FdStore, found: list[_Found]) -> None:
+def _retrieve(device: Device, slot: str, fd_store: FdStore, found: list[_Found], notes: list[str]) -> None:
     """Add the journal in `slot` to `found`, if there is one. From then on it must not be closed by accident."""
     with fd_store.place() as keep:
         try:
@@ -277,7 +278,10 @@ def _retrieve(device: Device, slot: str, fd_store: FdStore, found: list[_Found])
                 return
             raise
         found.append(_Found(slot, session, incoming=True))
-        keep(session.fileno())  # up to here a SIGKILL closes the only descriptor, which finishes the session
+        try:
+            keep(session.fileno())  # up to here a SIGKILL closes the only descriptor, which finishes the session
+        except KernelFailed as error:  # it can't be put back, but its successor is not far
+            notes.append(f"what came over would have been lost if luod had died at its start: {error}")
     _read_incoming(found[-1])
 
 
