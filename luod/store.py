@@ -52,7 +52,7 @@ class Journal:
 
     def go_on(self, session: Session, memfd: OwnedFd, end: int) -> None:
         """Go on where another luod has ended, `end` bytes into the memory. Both are this journal's from now on."""
-        with memfd:
+        with memfd, _answered("mmap"):
             self._open = _Open(session, mmap.mmap(memfd.fileno(), 0))
         self._end = end
 
