@@ -274,6 +274,12 @@ class Holdings:
 
     def kernel_session(self, holding: Holding) -> KernelSession:
         """The kernel's session; one that came over is retrieved by its name when it is first needed."""
+        kernel = self.to_finish(holding)
+        assert kernel is not None  # what is asked of it isn't in the bag
+        return kernel
+
+    def to_finish(self, holding: Holding) -> KernelSession | None:
+        """The kernel's session; None where an earlier luod has finished it, and every file is in the bag."""
         session = holding.session
         if holding.kernel is None:
             try:
@@ -286,6 +292,8 @@ class Holdings:
             except KernelError as error:
                 if (error.call, error.errno) != (Call.RETRIEVE_SESSION, errno.ENOENT):
                     raise
+                if holding.bag is not None and session.held().keys() <= holding.bag.tokens:
+                    return None
                 reason = f"the manifest came over, but the kernel has no session {session.kernel_name}"
                 self.settle(SessionMissing(session_id=session.id, reason=reason))
                 raise errors.SessionLost(session.name, reason) from None
@@ -295,7 +303,6 @@ class Holdings:
                 holding.alone = False
             except (errors.KernelFailed, errors.QuotaExceeded) as error:
                 _is_alone(holding, error)
-        assert holding.kernel is not None
         return holding.kernel
 
     # Files
@@ -387,8 +394,9 @@ def _file_count(session: Session) -> int:
 
 @contextmanager
 def answered(call: str) -> Iterator[None]:
-    """Raise KernelFailed where `call`, to the system, fails; QuotaExceeded where there are no descriptors left for it, be
-    it in this process or in flight.
+    """Raise KernelFailed where `call` to the system fails; QuotaExceeded where it has no descriptors left.
+
+    That is, in this process or in flight.
     """
     try:
         yield

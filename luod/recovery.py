@@ -157,7 +157,7 @@ def recover(kernel: SharedKernel, fd_store: FdStore, handed: Iterable[Handed] = 
 
 
 def _recognise(kernel: SharedKernel, brought: Brought) -> None:
-    """Tell what the unclear descriptors are. Raises KernelError: what can't be told now must not be taken for missing."""
+    """Tell what the unclear descriptors are. Raises KernelError, or OSError: what can't be told isn't missing."""
     for entry in list(brought.unclear):
         name = kernel.recognise(entry.fd.fileno())
         if name is not None:
