@@ -1,5 +1,6 @@
 """Requests to be interrupted: what each is of, and what is there before it and after it."""
 
+from luod.lifecycle import Mode
 from memory import memfd
 
 RAM = {0: b"one", 1: b"two"}
@@ -41,6 +42,7 @@ def after(changes, before=BEFORE):
 
 OUTGOING = {
     "create": (lambda m, a: m.create("new"), {"new": {}}),
+    "delegate": (lambda m, a: m.custodian.create(a, "new", Mode.DELEGATED, {}, None)[1].close(), {"new": "WrongMode"}),
     "preserve": (
         lambda m, a: m.preserve("ram", {4: b"four", 5: b"five", 6: b"six"}),
         {"ram": {**RAM, 4: b"four", 5: b"five", 6: b"six"}},
