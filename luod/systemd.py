@@ -193,7 +193,7 @@ class FdStore:
                 self._say("FDSTOREREMOVE", f"FDSTOREREMOVE=1\nFDNAME={name}")
             self.barrier()
         except KernelFailed as error:
-            log.warning("the service manager keeps what is over, until it is told of the next: %s", error)
+            log.warning("the service manager may keep what is over, until it is told of more: %s", error)
             with self._lock:
                 self._over |= names
             return
