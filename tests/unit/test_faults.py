@@ -151,8 +151,8 @@ def test_a_call_that_fails_while_what_was_begun_is_ended_loses_nothing(machine, 
     prepare, requests = (come_over, INCOMING) if what in INCOMING else (set_up, OUTGOING)
     act, changes = requests[what]
     nothing = footprint(machine)
-    for steps in itertools.count():
-        for number, nth in faults.each_call([ERRNOS[steps % len(ERRNOS)]]):
+    for steps in itertools.count(step=2):  # after one call, and not also before the next
+        for number, nth in faults.each_call([ERRNOS[steps // 2 % len(ERRNOS)]]):
             prepare(machine, alice)
             if what in INCOMING:
                 machine.contents("ram")  # else it is lost with whoever retrieves it
@@ -182,12 +182,10 @@ def journal_of(machine):
     return fd, replay(os.pread(fd, MIN_BYTES, 0))[1]
 
 
-def test_of_a_journal_cut_off_at_any_byte_what_was_acknowledged_before_it_is_there(machine, alice):
+def test_of_a_journal_cut_off_at_any_byte_what_was_acknowledged_before_it_is_there(machine):
     acts = [
         (lambda: machine.create("ram"), {"ram": {}}),
         (lambda: machine.preserve("ram", {4: b"four"}), {"ram": {4: b"four"}}),
-        (lambda: machine.preserve("ram", {5: b"five"}), {"ram": {4: b"four", 5: b"five"}}),
-        (lambda: machine.custodian.unpreserve(alice, "ram", [4]), {"ram": {5: b"five"}}),
     ]
     for cut in itertools.count():
         clean(machine)
