@@ -10,7 +10,7 @@ import os
 import socket
 import struct
 from collections.abc import Collection, Iterator, Mapping
-from errno import EIO, EMFILE
+from errno import ECONNRESET, EINVAL, EIO, EMFILE, ENOTCONN
 from typing import Final, NamedTuple, Self
 
 from luod.fds import FdBundle, OwnedFd
@@ -55,13 +55,17 @@ class Bag:
         self.session = session
         self._reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._writer: socket.socket | None = writer
-        writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _QUEUE_BYTES)
+        try:
+            writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _QUEUE_BYTES)
+        except BaseException:
+            self.close()
+            raise
         self._messages: list[_Message] = []
         self._end = 0
 
     @classmethod
     def adopt(cls, fd: OwnedFd) -> Self:
-        """Take over a bag that outlived its writer. Raises NotABag: then `fd` is still the caller's."""
+        """Take over a bag that outlived its writer. Raises NotABag, or OSError: then `fd` is still the caller's."""
         try:
             reader = socket.socket(fileno=fd.fileno())
         except OSError:
@@ -150,7 +154,7 @@ class Bag:
 
 
 def _look_into(reader: socket.socket) -> tuple[int, list[_Message], int]:
-    """Whose bag it is, its messages, and where they end. Raises NotABag."""
+    """Whose bag it is, its messages, and where they end. Raises NotABag; OSError where that can't be told."""
     if (reader.family, reader.type) != (socket.AF_UNIX, socket.SOCK_SEQPACKET):
         raise NotABag
     messages: list[_Message] = []
@@ -168,7 +172,11 @@ def _look_into(reader: socket.socket) -> tuple[int, list[_Message], int]:
             end += len(data)
     except BlockingIOError:  # no more; its writer is still there
         pass
-    except (OSError, struct.error):
+    except struct.error:
+        raise NotABag from None
+    except OSError as error:
+        if error.errno not in (ENOTCONN, EINVAL, ECONNRESET):  # it may be one
+            raise
         raise NotABag from None
     if len(sessions) != 1:
         raise NotABag

@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 
 from luod import errors
 from luod.fds import OwnedFd
-from luod.holdings import Holding, Holdings, Totals, enough_descriptors
-from luod.kernel.api import KernelError
+from luod.holdings import Holding, Holdings, Totals, answered
+from luod.kernel.api import Call, KernelError
 from luod.kernel.api import Session as KernelSession
 from luod.lifecycle import Event, FileState, Mode, Request, State
 from luod.manifest import (
@@ -293,13 +293,13 @@ def _choose_tokens(session: Session, given: list[Given]) -> list[int]:
 
 
 def _lend(kernel: KernelSession) -> OwnedFd:
-    with enough_descriptors():
+    with answered("dup"):
         return kernel.duplicate()
 
 
 def _preserve(kernel: KernelSession, file: Given, kernel_token: int, *, may_be_there: bool) -> None:
     try:
-        with enough_descriptors():
+        with answered(Call.PRESERVE_FD):
             kernel.preserve_fd(file.fd.fileno(), kernel_token)
     except KernelError as error:
         if error.errno == errno.EEXIST and may_be_there:

@@ -86,7 +86,8 @@ class Holding:
     """What luod has in its hands of a session: the kernel's session, and a bag with files.
 
     `kernel` is None for a session that came over and that nobody asked for yet. Of an outgoing session every file is
-    in the bag, of an incoming one those that are being carried over: the kernel has the others.
+    in the bag, of an incoming one those that are being carried over: the kernel has the others. `alone`: the fd store
+    has no copy of the kernel's session.
     """
 
     session: Session
@@ -94,6 +95,7 @@ class Holding:
     bag: Bag | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     gone: bool = False
+    alone: bool = False
 
 
 class Holdings:
@@ -272,6 +274,12 @@ class Holdings:
 
     def kernel_session(self, holding: Holding) -> KernelSession:
         """The kernel's session; one that came over is retrieved by its name when it is first needed."""
+        kernel = self.to_finish(holding)
+        assert kernel is not None  # what is asked of it isn't in the bag
+        return kernel
+
+    def to_finish(self, holding: Holding) -> KernelSession | None:
+        """The kernel's session; None where an earlier luod has finished it, and every file is in the bag."""
         session = holding.session
         if holding.kernel is None:
             try:
@@ -279,15 +287,22 @@ class Holdings:
                     # Between these two lines a SIGKILL closes the only descriptor, which finishes the session.
                     holding.kernel = device.retrieve_session(session.kernel_name)
                     keep(holding.kernel.fileno())
-            except errors.KernelFailed as error:  # it can't be put back: luod has it, but alone
-                log.error("session %s is lost if luod dies: %s", session.kernel_name, error)
+            except errors.KernelFailed as error:  # it can't be put back
+                _is_alone(holding, error)
             except KernelError as error:
                 if (error.call, error.errno) != (Call.RETRIEVE_SESSION, errno.ENOENT):
                     raise
+                if holding.bag is not None and session.held().keys() <= holding.bag.tokens:
+                    return None
                 reason = f"the manifest came over, but the kernel has no session {session.kernel_name}"
                 self.settle(SessionMissing(session_id=session.id, reason=reason))
                 raise errors.SessionLost(session.name, reason) from None
-        assert holding.kernel is not None
+        elif holding.alone:
+            try:
+                self.fd_store.put(holding.kernel.fileno())
+                holding.alone = False
+            except (errors.KernelFailed, errors.QuotaExceeded) as error:
+                _is_alone(holding, error)
         return holding.kernel
 
     # Files
@@ -298,7 +313,7 @@ class Holdings:
 
         Those that nobody has handed on are closed at the end. Raises RetrieveFailed.
         """
-        with enough_descriptors():
+        with answered("recvmsg"):
             found = {} if holding.bag is None else holding.bag.get(kernel_tokens)
         try:
             for kernel_token in kernel_tokens:
@@ -311,7 +326,7 @@ class Holdings:
     def _retrieve(self, holding: Holding, kernel_token: int) -> OwnedFd:
         session = holding.session
         try:
-            with enough_descriptors():
+            with answered(Call.RETRIEVE_FD):
                 fd = self.kernel_session(holding).retrieve_fd(kernel_token)
         except KernelError as error:
             if error.call is not Call.RETRIEVE_FD:
@@ -327,7 +342,7 @@ class Holdings:
         """
         if holding.bag is not None:
             try:
-                with enough_descriptors():
+                with answered("sendmsg"):
                     holding.bag.put(files)
             except BagFull:
                 pass
@@ -337,10 +352,10 @@ class Holdings:
 
     def _repack(self, holding: Holding, files: Mapping[int, OwnedFd]) -> None:
         """Put what is held, and these, into a new bag, in as few messages as can be."""
-        with enough_descriptors():
+        with answered("socketpair"):
             bag = Bag(holding.session.id)
         try:
-            with enough_descriptors():
+            with answered("sendmsg"):
                 if holding.bag is not None:
                     bag.put_from(holding.bag, holding.bag.tokens & holding.session.held().keys())
                 bag.put(files)
@@ -362,6 +377,11 @@ class Holdings:
                 old.close()
 
 
+def _is_alone(holding: Holding, error: errors.WireError) -> None:
+    holding.alone = True
+    log.error("session %s is lost if luod dies before its next use: %s", holding.session.kernel_name, error)
+
+
 def _entries(mode: Mode) -> int:
     """How many entries of the fd store a session takes."""
     return 2 if mode is Mode.CUSTODIAL else 1
@@ -373,14 +393,19 @@ def _file_count(session: Session) -> int:
 
 
 @contextmanager
-def enough_descriptors() -> Iterator[None]:
-    """Raise QuotaExceeded where there are no descriptors left, be it in this process or in flight."""
+def answered(call: str) -> Iterator[None]:
+    """Raise KernelFailed where `call` to the system fails; QuotaExceeded where it has no descriptors left.
+
+    That is, in this process or in flight.
+    """
     try:
         yield
     except (OSError, KernelError) as error:
-        if error.errno not in NO_DESCRIPTORS:
+        if error.errno in NO_DESCRIPTORS:
+            raise errors.QuotaExceeded("descriptors", resource.getrlimit(resource.RLIMIT_NOFILE)[0]) from None
+        if isinstance(error, KernelError):
             raise
-        raise errors.QuotaExceeded("descriptors", resource.getrlimit(resource.RLIMIT_NOFILE)[0]) from None
+        raise errors.KernelFailed(call, error.errno or 0) from None
 
 
 def _allow(session: Session, request: Request) -> None:

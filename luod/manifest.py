@@ -417,7 +417,21 @@ def replay(journal: bytes) -> tuple[Manifest, int]:
         raise ManifestError("it has no whole record")
     if end < HEADER.size + snapshot:
         raise ManifestError(f"its snapshot is damaged at byte {end}")
+    if (later := _whole_record_after(journal, end)) is not None:
+        raise ManifestError(f"it is damaged at byte {end}: a whole record follows at byte {later}")
     return manifest, end
+
+
+def _whole_record_after(journal: bytes, end: int) -> int | None:
+    """Where there is one beyond what can be torn. No text of an owner's looks like one: a length has a zero byte."""
+    last = len(journal.rstrip(b"\0"))
+    for start in range(end + 1, last - RECORD.size):
+        length, checksum = RECORD.unpack_from(journal, start)
+        if 0 < length <= last - start - RECORD.size:
+            payload = journal[start + RECORD.size : start + RECORD.size + length]
+            if zlib.crc32(payload) == checksum:
+                return start
+    return None
 
 
 def _first(error: ValidationError) -> str:

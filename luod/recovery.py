@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from luod.bag import Bag, NotABag
+from luod.errors import KernelFailed
 from luod.fds import OwnedFd
 from luod.holdings import Holding
 from luod.kernel.api import Call, Device, KernelError, Session, came_over
@@ -126,10 +127,11 @@ def recover(kernel: SharedKernel, fd_store: FdStore, handed: Iterable[Handed] = 
 
     Raises RestoreImpossible, and SecondLuod or KernelError where nothing came over and no journal can be had.
     """
-    brought = recognise(kernel, handed)
+    brought = Brought(unclear=list(handed))
     found: list[_Found] = []
     notes: list[str] = []
     try:
+        _recognise(kernel, brought)
         _find_brought(brought, found)
         manifest, journal = _go_on(kernel, fd_store, found, notes) or _begin(kernel, fd_store, brought, found, notes)
         for old in found:
@@ -154,22 +156,21 @@ def recover(kernel: SharedKernel, fd_store: FdStore, handed: Iterable[Handed] = 
     return Recovered(manifest, journal, there, successors, notes, brought)
 
 
-def recognise(kernel: SharedKernel, handed: Iterable[Handed]) -> Brought:
-    """Tell what the descriptors are. They belong to what is returned from now on."""
-    brought = Brought()
-    for entry in handed:
-        try:
-            name = kernel.recognise(entry.fd.fileno())
-            if name is not None:
-                session = kernel.adopt(entry.fd)
-                brought.sessions.append(Named(name, came_over(session), session))
-            elif _is_journal(entry.fd):
-                brought.journals.append(entry.fd)
-            else:
+def _recognise(kernel: SharedKernel, brought: Brought) -> None:
+    """Tell what the unclear descriptors are. Raises KernelError, or OSError: what can't be told isn't missing."""
+    for entry in list(brought.unclear):
+        name = kernel.recognise(entry.fd.fileno())
+        if name is not None:
+            session = kernel.adopt(entry.fd)
+            brought.sessions.append(Named(name, came_over(session), session))
+        elif _is_journal(entry.fd):
+            brought.journals.append(entry.fd)
+        else:
+            try:
                 brought.bags.append(Bag.adopt(entry.fd))
-        except (KernelError, NotABag):
-            brought.unclear.append(entry)
-    return brought
+            except NotABag:
+                continue
+        brought.unclear.remove(entry)
 
 
 def _is_journal(fd: OwnedFd) -> bool:
@@ -192,28 +193,28 @@ def _kept(found: list[_Found], brought: Brought) -> ExitStack:
 def _find_brought(brought: Brought, found: list[_Found]) -> None:
     """Move the journals from `brought` to `found`: each with its memory if it is of this boot."""
     while brought.journals:
-        found.append(_of_this_boot(brought.journals.pop()))
+        found.append(_Found("", None, incoming=False, memfd=brought.journals.pop()))
+        _read_of_this_boot(found[-1])
     for named in [named for named in brought.sessions if named.name in SLOTS]:
         brought.sessions.remove(named)
-        journal = _Found(named.name, named.session, named.incoming)
-        if named.incoming:
-            _read_incoming(journal)
-        elif alone := [each for each in found if each.slot == named.name and each.session is None]:
+        alone = [each for each in found if each.slot == named.name and each.session is None]
+        if alone and not named.incoming:
             alone[0].session = named.session
             continue
+        found.append(_Found(named.name, named.session, named.incoming))
+        if named.incoming:
+            _read_incoming(found[-1])
         else:
-            journal.problem = ManifestError("its memory is not in the fd store")
-        found.append(journal)
+            found[-1].problem = ManifestError("its memory is not in the fd store")
 
 
-def _of_this_boot(memfd: OwnedFd) -> _Found:
-    journal = _Found("", None, incoming=False, memfd=memfd)
+def _read_of_this_boot(journal: _Found) -> None:
+    assert journal.memfd is not None
     try:
-        journal.read(memfd)
+        journal.read(journal.memfd)
         journal.slot = slot_of(journal.epoch)
     except ManifestError as error:
         journal.problem = error
-    return journal
 
 
 def _read_incoming(journal: _Found) -> None:
@@ -251,7 +252,7 @@ def _begin(
     with kernel.device() as device:
         for slot in SLOTS:
             if not any(journal.incoming and journal.slot == slot for journal in found):
-                _retrieve(device, slot, fd_store, found)
+                _retrieve(device, slot, fd_store, found, notes)
         newest = _newest(found, notes)
         if newest is None:
             if brought.sessions:
@@ -267,7 +268,7 @@ def _begin(
     return manifest, journal
 
 
-def _retrieve(device: Device, slot: str, fd_store: FdStore, found: list[_Found]) -> None:
+def _retrieve(device: Device, slot: str, fd_store: FdStore, found: list[_Found], notes: list[str]) -> None:
     """Add the journal in `slot` to `found`, if there is one. From then on it must not be closed by accident."""
     with fd_store.place() as keep:
         try:
@@ -277,7 +278,10 @@ def _retrieve(device: Device, slot: str, fd_store: FdStore, found: list[_Found])
                 return
             raise
         found.append(_Found(slot, session, incoming=True))
-        keep(session.fileno())  # up to here a SIGKILL closes the only descriptor, which finishes the session
+        try:
+            keep(session.fileno())  # up to here a SIGKILL closes the only descriptor, which finishes the session
+        except KernelFailed as error:  # it can't be put back, but its successor is not far
+            notes.append(f"what came over would have been lost if luod had died at its start: {error}")
     _read_incoming(found[-1])
 
 

@@ -22,10 +22,11 @@ log = logging.getLogger(__name__)
 
 def finish(holdings: Holdings, holding: Holding) -> None:
     """End an incoming session. Raises FinishRefused; then it is as it was."""
-    kernel, number = holdings.kernel_session(holding), holding.session.id
+    kernel, number = holdings.to_finish(holding), holding.session.id
     holdings.record(Finishing(session_id=number, begun=True))
     try:
-        kernel.finish()
+        if kernel is not None:
+            kernel.finish()
     except KernelError as error:
         holdings.settle(Finishing(session_id=number, begun=False))
         raise errors.FinishRefused(holding.session.name, error.errno) from None
@@ -37,7 +38,7 @@ def renew(holdings: Holdings, holding: Holding, event: Event) -> None:
 
     Tombstones stay behind. Raises RearmRefused or FinishRefused; then the old one stays, and every file is in the bag.
     """
-    predecessor = holdings.kernel_session(holding)
+    predecessor = holdings.to_finish(holding)
     _pack_all(holdings, holding)
     successor, name = holdings.new_kernel_session()
     _move(holdings, holding, predecessor, successor, name, event)
@@ -121,7 +122,7 @@ def _move(
         if isinstance(error, KernelError) and error.call is Call.FINISH:
             raise errors.FinishRefused(session.name, error.errno) from None
         raise
-    holding.kernel = successor
+    holding.kernel, holding.alone = successor, False
     if predecessor is not None:
         holdings.give_up(predecessor)
     holdings.settle(Renewed(session_id=session.id, event=event, files=memory))

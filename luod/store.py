@@ -52,7 +52,7 @@ class Journal:
 
     def go_on(self, session: Session, memfd: OwnedFd, end: int) -> None:
         """Go on where another luod has ended, `end` bytes into the memory. Both are this journal's from now on."""
-        with memfd:
+        with memfd, _answered("mmap"):
             self._open = _Open(session, mmap.mmap(memfd.fileno(), 0))
         self._end = end
 
@@ -96,6 +96,7 @@ class Journal:
                 memory = undo.enter_context(mmap.mmap(memfd.fileno(), size))
             memory[HEADER.size : HEADER.size + len(snapshot)] = snapshot
             memory[: HEADER.size] = header(epoch, len(snapshot))
+            self._fd_store.remove()  # what couldn't be: the last session of this name
             session = device.create_session(slot_of(epoch))
             undo.callback(session.give_up)
             session.preserve_fd(memfd.fileno(), 0)

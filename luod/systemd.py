@@ -99,6 +99,7 @@ class FdStore:
         self.most = most
         self._names: dict[int, str] = {}
         self._fds: dict[str, tuple[int, ...]] = {}
+        self._over: set[str] = set()
         self._count = 0
         self._numbers = itertools.cycle(range(len(_DIGITS) ** 3))
         self._lock = threading.Lock()
@@ -177,10 +178,14 @@ class FdStore:
     def remove(self, *fds: int) -> None:
         """Keep these, and what was put with them, no longer; wait until they are closed there.
 
-        So our own close can be the last one, and what that does to a session is done when it returns.
+        So our own close can be the last one, and what that does to a session is done when it returns. Where the service
+        manager can't be told, the next `remove` tells it, of nothing else if need be.
         """
         with self._lock:
-            names = {self._names[fd] for fd in fds if fd in self._names}
+            names = self._over | {self._names[fd] for fd in fds if fd in self._names}
+            self._over.clear()
+            for name in names:
+                self._unnumber(name)
         if not names:
             return
         try:
@@ -188,15 +193,21 @@ class FdStore:
                 self._say("FDSTOREREMOVE", f"FDSTOREREMOVE=1\nFDNAME={name}")
             self.barrier()
         except KernelFailed as error:
-            log.warning("the service manager may keep what is over: %s", error)
-        for name in names:
-            self._forget(name)
+            log.warning("the service manager may keep what is over, until it is told of more: %s", error)
+            with self._lock:
+                self._over |= names
+            return
+        with self._lock:
+            self._count -= sum(len(self._fds.pop(name)) for name in names)
 
     def barrier(self) -> None:
         """Wait until the service manager has done all that it was told. Raises KernelFailed."""
         if self._manager is None:
             return
-        done, told = os.pipe2(os.O_CLOEXEC)
+        try:
+            done, told = os.pipe2(os.O_CLOEXEC)
+        except OSError as error:
+            raise KernelFailed("BARRIER", error.errno or 0) from None
         with OwnedFd(done):
             with OwnedFd(told):
                 self._say("BARRIER", "BARRIER=1", told)
@@ -217,13 +228,11 @@ class FdStore:
         except OSError as error:
             raise KernelFailed(call, error.errno or 0) from None
 
-    def _forget(self, name: str) -> None:
-        with self._lock:
-            fds = self._fds.pop(name)
-            self._count -= len(fds)
-            for fd in fds:
-                if self._names.get(fd) == name:
-                    del self._names[fd]
+    def _unnumber(self, name: str) -> None:
+        """Its descriptors are about to be closed here: their numbers will be others'."""
+        for fd in self._fds[name]:
+            if self._names.get(fd) == name:
+                del self._names[fd]
 
 
 def _name(number: int) -> str:

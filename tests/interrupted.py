@@ -1,9 +1,21 @@
 """Requests to be interrupted: what each is of, and what is there before it and after it."""
 
+from luod.lifecycle import Mode
 from memory import memfd
 
 RAM = {0: b"one", 1: b"two"}
 BEFORE = {"ram": RAM, "other": {0: b"x"}}
+
+
+def kexec(machine):
+    machine.next_kernel()
+    machine.boot()
+
+
+def clean(machine):
+    """Nothing is left of what was there before."""
+    machine.next_kernel(carry=False)
+    machine.boot()
 
 
 def set_up(machine, alice):
@@ -15,6 +27,14 @@ def set_up(machine, alice):
     machine.custodian.unpreserve(alice, "ram", [7])
 
 
+def come_over(machine, alice):
+    """The same two sessions in the next kernel, the other one carried over."""
+    for name, files in BEFORE.items():
+        machine.create(name, *files.values())
+    kexec(machine)
+    machine.custodian.carry_over(alice.uid, "other", claimed=False)
+
+
 def after(changes, before=BEFORE):
     """What is there after a request: what is None is no more."""
     return {name: found for name, found in (before | changes).items() if found is not None}
@@ -22,6 +42,7 @@ def after(changes, before=BEFORE):
 
 OUTGOING = {
     "create": (lambda m, a: m.create("new"), {"new": {}}),
+    "delegate": (lambda m, a: m.custodian.create(a, "new", Mode.DELEGATED, {}, None)[1].close(), {"new": "WrongMode"}),
     "preserve": (
         lambda m, a: m.preserve("ram", {4: b"four", 5: b"five", 6: b"six"}),
         {"ram": {**RAM, 4: b"four", 5: b"five", 6: b"six"}},
@@ -33,3 +54,11 @@ OUTGOING = {
     "discard": (lambda m, a: m.custodian.discard(a, "ram"), {"ram": None}),
 }
 """By their names, and what each changes."""
+
+INCOMING = {
+    "retrieve": (lambda m, a: m.contents("ram"), {}),
+    "finish": (lambda m, a: m.custodian.finish(a, "ram"), {"ram": None}),
+    "rearm": (lambda m, a: m.custodian.rearm(a, "ram"), {}),
+    "carry over": (lambda m, a: m.custodian.carry_over(a.uid, "ram", claimed=False), {}),
+}
+"""The same of those that came over."""

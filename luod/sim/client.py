@@ -143,7 +143,9 @@ class SimKernel:
         with OwnedFd.duplicate_of(fd) as copy:
             try:
                 return SimSession(copy).get_name()
-            except KernelError:
+            except KernelError as error:
+                if error.errno not in (errno.ENOTTY, errno.ENODEV):
+                    raise
                 return None
 
     def adopt(self, fd: OwnedFd) -> SimSession:

@@ -21,6 +21,7 @@ from luod.renewal import go_on
 from luod.sim.client import SimKernel
 from luod.store import SLOTS
 from luod.systemd import FdStore
+from manager import service_manager
 from memory import content, memfd
 
 ALICE = Owner(uid=os.geteuid(), gid=os.getegid(), trusted_uid=os.geteuid())
@@ -421,6 +422,17 @@ def machine(sim):
     machine.boot()
     yield machine
     machine.stop()
+
+
+@pytest.fixture
+def kept_machine(machine):
+    """A machine whose service manager keeps what luod puts into its fd store."""
+    machine.stop()
+    with service_manager() as manager:
+        machine.manager = manager
+        machine.boot()
+        yield machine
+        machine.stop()
 
 
 @pytest.fixture

@@ -5,32 +5,15 @@ from contextlib import suppress
 
 import pytest
 
-from interrupted import BEFORE, OUTGOING, RAM, after, set_up
+from interrupted import BEFORE, INCOMING, OUTGOING, RAM, after, clean, come_over, kexec, set_up
 from luod import errors
 from luod.lifecycle import Mode, State
-from manager import service_manager
 from memory import memfd
 
 
 @pytest.fixture
-def machine(machine):
-    """A machine whose service manager keeps what luod puts into its fd store."""
-    machine.stop()
-    with service_manager() as manager:
-        machine.manager = manager
-        machine.boot()
-        yield machine
-        machine.stop()
-
-
-def kexec(machine):
-    machine.next_kernel()
-    machine.boot()
-
-
-def clean(machine):
-    machine.next_kernel(carry=False)
-    machine.boot()
+def machine(kept_machine):
+    return kept_machine
 
 
 def keeps_what_is_needed(machine):
@@ -136,14 +119,6 @@ def test_a_journal_that_was_switched_is_gone_on_with(machine):
 # Deaths in the middle of a request
 
 
-INCOMING = {
-    "retrieve": (lambda m, a: m.contents("ram"), {}),
-    "finish": (lambda m, a: m.custodian.finish(a, "ram"), {"ram": None}),
-    "rearm": (lambda m, a: m.custodian.rearm(a, "ram"), {}),
-    "carry over": (lambda m, a: m.custodian.carry_over(a.uid, "ram", claimed=False), {}),
-}
-
-
 @pytest.mark.parametrize("behind", [False, True], ids=["", "while the journal is switched"])
 @pytest.mark.parametrize("what", OUTGOING)
 def test_a_death_in_the_middle_finds_a_request_done_or_not_begun(machine, alice, what, behind):
@@ -178,10 +153,7 @@ def test_a_death_in_the_middle_of_what_is_done_to_what_came_over(machine, alice,
     exposed = 0
     for steps in itertools.count():
         clean(machine)
-        machine.create("ram", b"one", b"two")
-        machine.create("other", b"x")
-        kexec(machine)
-        machine.custodian.carry_over(alice.uid, "other", claimed=False)
+        come_over(machine, alice)
         if behind:
             machine.recovered.journal.fall_behind()
         killed = machine.is_unplugged_after(steps, lambda: act(machine, alice))

@@ -535,7 +535,7 @@ def test_an_update_at_any_instant_of_a_switch_carries_all_that_was_recorded(mach
         after = {session.name for session in machine.custodian.sessions()}
         assert {session.name for session in before} <= after <= {session.name for session in before} | {f"new{steps}"}
         assert machine.is_of_one_mind()
-    assert steps == 12
+    assert steps == 14
 
 
 # The readable copy
