@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from luod import errors
 from luod.fds import OwnedFd
-from luod.holdings import Holding, Holdings, Totals, answered
+from luod.holdings import Holding, Holdings, Totals, enough_descriptors
 from luod.kernel.api import Call, KernelError
 from luod.kernel.api import Session as KernelSession
 from luod.lifecycle import Event, FileState, Mode, Request, State
@@ -293,13 +293,13 @@ def _choose_tokens(session: Session, given: list[Given]) -> list[int]:
 
 
 def _lend(kernel: KernelSession) -> OwnedFd:
-    with answered("dup"):
+    with enough_descriptors("dup"):
         return kernel.duplicate()
 
 
 def _preserve(kernel: KernelSession, file: Given, kernel_token: int, *, may_be_there: bool) -> None:
     try:
-        with answered(Call.PRESERVE_FD):
+        with enough_descriptors(Call.PRESERVE_FD):
             kernel.preserve_fd(file.fd.fileno(), kernel_token)
     except KernelError as error:
         if error.errno == errno.EEXIST and may_be_there:

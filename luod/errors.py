@@ -5,6 +5,7 @@ under their own interface, so that there is one place to look.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from errno import errorcode
 from typing import Any, ClassVar
@@ -203,6 +204,15 @@ class KernelFailed(CustodyError):
     text = "the kernel answered {call} with {errno}"
     call: str
     errno: int
+
+
+@contextmanager
+def answered(call: str) -> Iterator[None]:
+    """Raise KernelFailed where `call` to the system fails."""
+    try:
+        yield
+    except OSError as error:
+        raise KernelFailed(call, error.errno or 0) from None
 
 
 @dataclass(eq=False)

@@ -313,7 +313,7 @@ class Holdings:
 
         Those that nobody has handed on are closed at the end. Raises RetrieveFailed.
         """
-        with answered("recvmsg"):
+        with enough_descriptors("recvmsg"):
             found = {} if holding.bag is None else holding.bag.get(kernel_tokens)
         try:
             for kernel_token in kernel_tokens:
@@ -326,7 +326,7 @@ class Holdings:
     def _retrieve(self, holding: Holding, kernel_token: int) -> OwnedFd:
         session = holding.session
         try:
-            with answered(Call.RETRIEVE_FD):
+            with enough_descriptors(Call.RETRIEVE_FD):
                 fd = self.kernel_session(holding).retrieve_fd(kernel_token)
         except KernelError as error:
             if error.call is not Call.RETRIEVE_FD:
@@ -342,7 +342,7 @@ class Holdings:
         """
         if holding.bag is not None:
             try:
-                with answered("sendmsg"):
+                with enough_descriptors("sendmsg"):
                     holding.bag.put(files)
             except BagFull:
                 pass
@@ -352,10 +352,10 @@ class Holdings:
 
     def _repack(self, holding: Holding, files: Mapping[int, OwnedFd]) -> None:
         """Put what is held, and these, into a new bag, in as few messages as can be."""
-        with answered("socketpair"):
+        with enough_descriptors("socketpair"):
             bag = Bag(holding.session.id)
         try:
-            with answered("sendmsg"):
+            with enough_descriptors("sendmsg"):
                 if holding.bag is not None:
                     bag.put_from(holding.bag, holding.bag.tokens & holding.session.held().keys())
                 bag.put(files)
@@ -393,19 +393,18 @@ def _file_count(session: Session) -> int:
 
 
 @contextmanager
-def answered(call: str) -> Iterator[None]:
-    """Raise KernelFailed where `call` to the system fails; QuotaExceeded where it has no descriptors left.
+def enough_descriptors(call: str) -> Iterator[None]:
+    """Raise KernelFailed where `call` to the system fails; QuotaExceeded where there are no descriptors left for it.
 
     That is, in this process or in flight.
     """
     try:
-        yield
-    except (OSError, KernelError) as error:
-        if error.errno in NO_DESCRIPTORS:
-            raise errors.QuotaExceeded("descriptors", resource.getrlimit(resource.RLIMIT_NOFILE)[0]) from None
-        if isinstance(error, KernelError):
+        with errors.answered(call):
+            yield
+    except (errors.KernelFailed, KernelError) as error:
+        if error.errno not in NO_DESCRIPTORS:
             raise
-        raise errors.KernelFailed(call, error.errno or 0) from None
+        raise errors.QuotaExceeded("descriptors", resource.getrlimit(resource.RLIMIT_NOFILE)[0]) from None
 
 
 def _allow(session: Session, request: Request) -> None:

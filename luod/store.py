@@ -8,12 +8,11 @@ carries it over.
 
 import mmap
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from luod.errors import KernelFailed
+from luod.errors import answered
 from luod.fds import OwnedFd
 from luod.kernel.api import Device, Session
 from luod.kernel.shared import SharedKernel
@@ -52,7 +51,7 @@ class Journal:
 
     def go_on(self, session: Session, memfd: OwnedFd, end: int) -> None:
         """Go on where another luod has ended, `end` bytes into the memory. Both are this journal's from now on."""
-        with memfd, _answered("mmap"):
+        with memfd, answered("mmap"):
             self._open = _Open(session, mmap.mmap(memfd.fileno(), 0))
         self._end = end
 
@@ -90,9 +89,9 @@ class Journal:
         epoch = self.epoch + 1
         size = max(MIN_BYTES, 1 << (2 * (HEADER.size + len(snapshot) + spare)).bit_length())
         with ExitStack() as undo:
-            with _answered("memfd_create"):
+            with answered("memfd_create"):
                 memfd = undo.enter_context(_memfd(size))
-            with _answered("mmap"):
+            with answered("mmap"):
                 memory = undo.enter_context(mmap.mmap(memfd.fileno(), size))
             memory[HEADER.size : HEADER.size + len(snapshot)] = snapshot
             memory[: HEADER.size] = header(epoch, len(snapshot))
@@ -120,15 +119,6 @@ class Journal:
 def slot_of(epoch: int) -> str:
     """The name for the session of this journal, other than its predecessor's."""
     return SLOTS[(epoch - 1) % len(SLOTS)]
-
-
-@contextmanager
-def _answered(call: str) -> Iterator[None]:
-    """Raise KernelFailed where `call` fails."""
-    try:
-        yield
-    except OSError as error:
-        raise KernelFailed(call, error.errno or 0) from None
 
 
 def _memfd(size: int) -> OwnedFd:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from luod.errors import KernelFailed, QuotaExceeded
+from luod.errors import KernelFailed, QuotaExceeded, answered
 from luod.fds import OwnedFd
 from luod.sockets import ancillary
 
@@ -204,10 +204,8 @@ class FdStore:
         """Wait until the service manager has done all that it was told. Raises KernelFailed."""
         if self._manager is None:
             return
-        try:
+        with answered("BARRIER"):
             done, told = os.pipe2(os.O_CLOEXEC)
-        except OSError as error:
-            raise KernelFailed("BARRIER", error.errno or 0) from None
         with OwnedFd(done):
             with OwnedFd(told):
                 self._say("BARRIER", "BARRIER=1", told)
