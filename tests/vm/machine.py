@@ -178,14 +178,6 @@ class Machine:
             raise GuestError(f"{cause} ended, status {cause.status}, and there is no next kernel\n{cause.said()}")
         return self.boot
 
-    def update(self, kernel="bzImage"):
-        """Load a kernel and have systemd go into it, as an operator does; waits for it and returns its `Boot`."""
-        self.load(kernel)
-        boots = len(self.boots)
-        self.run("systemctl", "kexec")
-        self.wait(lambda: len(self.boots) > boots, "the next kernel")
-        return self.boot
-
     def send(self, **what):
         try:
             self._channel.sendall(json.dumps(what).encode() + b"\n")

@@ -1,6 +1,6 @@
 """luod as a service of a real systemd: of one that carries its fd store over (261), and of one before it (255)."""
 
-from functools import partial
+from contextlib import contextmanager
 
 import pytest
 
@@ -29,28 +29,23 @@ chmod +x $root/shutdown
 """
 """Makes what systemd-shutdown leaves the last steps to where it is there, as dracut has it."""
 
-NEIGHBOUR = """[Service]
-Type=notify
-Environment=PYTHONPATH=/opt/luod:/opt/luod/tests PYTHONUNBUFFERED=1
-ExecStart=/usr/bin/python3 -m vm.guest.call vm.guest.services keep {}
-LUOSession=state
-FileDescriptorStorePreserve=yes
-
-[Install]
-WantedBy=multi-user.target
-"""
-
 
 @pytest.fixture
 def boot(machine):
-    """Boots a machine with the systemd of a suite, and luod installed there: `with boot(suite) as vm`."""
-    return partial(machine, init=SYSTEMD)
+    """Boots a machine with the systemd of a suite, and installs luod there: `with boot(suite) as vm`."""
+
+    @contextmanager
+    def booted(suite):
+        with machine(suite=suite, init=SYSTEMD) as vm:
+            systemd.install(vm)
+            yield vm
+
+    return booted
 
 
 @pytest.mark.parametrize("suite", [CARRIES, KEEPS])
 def test_a_live_update_by_systemctl_carries_everything_over(boot, suite):
-    with boot(suite=suite) as vm:
-        systemd.install(vm)
+    with boot(suite) as vm:
         vm.run("systemd-analyze", "security", f"--threshold={EXPOSURE}", "luod.service")
         given = owners_preserve(vm)
         given["table"] |= vm.call(clients.preserve_delegated)["table"]
@@ -60,8 +55,7 @@ def test_a_live_update_by_systemctl_carries_everything_over(boot, suite):
 
 
 def test_where_an_exitrd_ends_the_shutdown_sessions_are_found_by_name(boot):
-    with boot(suite=CARRIES) as vm:
-        systemd.install(vm)
+    with boot(CARRIES) as vm:
         given = owners_preserve(vm)
         vm.run("sh", "-ec", EXITRD)
         assert systemd.update(vm).number == 1
@@ -70,8 +64,7 @@ def test_where_an_exitrd_ends_the_shutdown_sessions_are_found_by_name(boot):
 
 
 def test_a_kexec_without_a_shutdown_carries_everything_over(boot):
-    with boot(suite=CARRIES) as vm:
-        systemd.install(vm)
+    with boot(CARRIES) as vm:
         given = owners_preserve(vm)
         assert vm.kexec().number == 1
         systemd.up(vm)
