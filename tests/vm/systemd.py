@@ -5,6 +5,7 @@ import time
 from luod.ctl.units import UNITS
 from vm.guest import services
 
+SERVICE = "luod.service"
 LUOCTL = "/opt/luod/bin/luoctl"
 
 
@@ -33,5 +34,9 @@ def up(vm):
 
 def handed(vm):
     """How many descriptors systemd handed to the luod that runs: the listening socket, and what its fd store had."""
-    pid = vm.run("systemctl", "show", "--property=MainPID", "--value", "luod.service").stdout
-    return vm.call(services.handed, pid=int(pid))
+    return vm.call(services.handed, pid=main_pid(vm))
+
+
+def main_pid(vm):
+    """The process that systemd takes for luod; 0 where there is none."""
+    return int(vm.run("systemctl", "show", "--property=MainPID", "--value", SERVICE).stdout)

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 import pytest
 
 from vm import systemd
-from vm.guest import clients
+from vm.guest import clients, services
+from vm.guest.traffic import LOST
 from vm.rootfs import SYSTEMD
 from vm.steps import comes_back
 
@@ -14,6 +15,9 @@ CARRIES, KEEPS = "unstable", "stable"
 
 EXPOSURE = 20
 """The most that `systemd-analyze security` may say, in tenths."""
+
+AT_ONCE, LATE = 0.1, 3600.0
+"""Seconds after which luod carries over what nobody comes for: as good as none, and more than a test has."""
 
 USER = 1001
 """Somebody who has a session of the same name as root's."""
@@ -29,14 +33,28 @@ chmod +x $root/shutdown
 """
 """Makes what systemd-shutdown leaves the last steps to where it is there, as dracut has it."""
 
+NEIGHBOUR = f"""[Service]
+Type=notify
+Environment=PYTHONPATH=/opt/luod:/opt/luod/tests
+ExecStart=/usr/bin/python3 -m vm.guest.call vm.guest.services keep {{}}
+LUOSession={services.SESSION}
+FileDescriptorStorePreserve=yes
+
+[Install]
+WantedBy=multi-user.target
+"""
+"""Another service, whose session systemd makes and carries over by itself."""
+
 
 @pytest.fixture
 def boot(machine):
-    """Boots a machine with the systemd of a suite, and installs luod there: `with boot(suite) as vm`."""
+    """Boots a machine with the systemd of a suite, and installs luod there: `with boot(suite, key=value…) as vm`."""
 
     @contextmanager
-    def booted(suite):
+    def booted(suite, **config):
         with machine(suite=suite, init=SYSTEMD) as vm:
+            text = "".join(f"{key} = {value}\n" for key, value in config.items())
+            vm.call(services.write, path="/etc/luod/luod.toml", text=text)
             systemd.install(vm)
             yield vm
 
@@ -69,6 +87,60 @@ def test_a_kexec_without_a_shutdown_carries_everything_over(boot):
         assert vm.kexec().number == 1
         systemd.up(vm)
         comes_back(vm, **given, finish=True)
+
+
+def test_nothing_that_ends_luod_lets_go_of_anything_but_clean(boot):
+    with boot(CARRIES) as vm:
+        given = owners_preserve(vm)
+        for ending in (["kill", "--signal=KILL"], ["kill", "--signal=STOP"], ["restart"], ["stop"]):
+            before = systemd.main_pid(vm)
+            vm.run("systemctl", *ending, systemd.SERVICE)
+            vm.run("sh", "-c", f"while [ -e /proc/{before} ]; do sleep 0.1; done")
+            comes_back(vm, **given)
+        vm.run("systemctl", "stop", *systemd.UNITS)
+        vm.run("systemctl", "clean", "--what=fdstore", systemd.SERVICE)
+        vm.run("systemctl", "start", *systemd.UNITS)
+        assert vm.call(clients.look)["owners"] == {}
+
+
+def test_a_neighbour_with_a_session_of_its_own_is_left_in_peace(boot):
+    with boot(CARRIES) as vm:
+        given = owners_preserve(vm)
+        vm.call(services.write, path="/etc/systemd/system/neighbour.service", text=NEIGHBOUR)
+        vm.run("systemctl", "enable", "--now", "neighbour.service")
+        systemd.update(vm)
+        vm.run("systemctl", "is-active", "neighbour.service")
+        said = vm.run("journalctl", "--output=cat", "--boot", "--unit=neighbour.service").stdout
+        assert f"came over: {services.CONTENT.decode()}" in said
+        comes_back(vm, **given, finish=True)
+
+
+@pytest.mark.parametrize("suite", [CARRIES, KEEPS])
+def test_who_never_comes_back_has_everything_after_three_live_updates(boot, suite):
+    with boot(suite, carry_over_seconds=LATE if suite == CARRIES else AT_ONCE) as vm:
+        given = owners_preserve(vm)
+        for generation in 1, 2, 3:
+            assert systemd.update(vm).number == generation
+            if suite == KEEPS:
+                vm.call(clients.wait_for_carry_over)
+        comes_back(vm, **given, finish=True)
+
+
+@pytest.mark.parametrize("grace", [AT_ONCE, LATE])
+def test_a_second_kexec_right_after_the_first_loses_what_was_not_carried_over_yet(boot, grace):
+    with boot(CARRIES, carry_over_seconds=grace) as vm:
+        given = owners_preserve(vm)
+        systemd.update(vm)
+        if grace == AT_ONCE:
+            vm.call(clients.wait_for_carry_over)
+        vm.kexec()
+        systemd.up(vm)
+        if grace == AT_ONCE:
+            comes_back(vm, **given)
+        else:
+            found = vm.call(clients.look)["owners"]
+            lost = {uid: dict.fromkeys(table, LOST) for uid, table in ({"0": given["table"]} | given["others"]).items()}
+            assert found == lost
 
 
 def owners_preserve(vm):

@@ -150,6 +150,13 @@ def look(*, finish=False, rearm=False):
     return {"owners": owners, "table": owners.get("0", {}), "held": held, "seconds": timed.seconds}
 
 
+def wait_for_carry_over():
+    """Wait until luod has carried over all that nobody has come for."""
+    with connect() as luod:
+        while not all(session.carried_over for session in luod.list(all_owners=True)):
+            time.sleep(0.1)
+
+
 def _retrieve(luod, session):
     if session.mode is Mode.CUSTODIAL:
         return luod.retrieve(session.name, owner=session.uid)
