@@ -17,11 +17,10 @@ from luod.demo.screen import Screen
 from luod.demo.stage import Boot, Failed, ending, understood
 from luod.interface.update import StatusReply
 from vm.cache import cache
-from vm.commands import CommandFailed, missing
+from vm.commands import CannotMake, impossible
 from vm.guest.demo import ask
 from vm.kernels import kernels
 from vm.machine import KERNELS, Machine, VmLost
-from vm.packages import NoSource
 from vm.rootfs import luod_disk, root
 
 INTRODUCTION = (
@@ -185,15 +184,15 @@ def main():
     """Show it; the exit status is 0 only where nothing was lost."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
-    if packages := missing():
-        return _fail(f"not installed: {' '.join(packages)} (make vm-deps)")
+    if reason := impossible():
+        return _fail(reason)
     try:
         return _show()
     except* VmLost as group:
         _fail(f"{str(innermost(group)).splitlines()[0]}; what it said is in {_logs()}")
     except* BrokenPipeError:
         stop_printing()
-    except* (CommandFailed, NoSource, OSError) as group:
+    except* (CannotMake, OSError) as group:
         _fail(innermost(group))
     return FAILED
 
@@ -202,7 +201,7 @@ def _show():
     if not any(cache().glob("kernel-*/bzImage")):
         print(f"For the first time: a kernel and a Debian are made, and kept in {cache()}", flush=True)
     kernel = kernels()[-1]
-    system = root()
+    system = root("unstable")
     disks = [system / "disk", luod_disk(system, {"bzImage": kernel.image})]
     screen = Screen()
     accel = os.environ.get("LUOD_VM_ACCEL", "emulated, so all is slow")
