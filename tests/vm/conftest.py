@@ -12,6 +12,9 @@ from vm.commands import impossible
 from vm.kernels import kernels as build_kernels
 from vm.machine import Machine, VmLost
 from vm.rootfs import luod_disk, root
+from vm.steps import luod_never_complained
+
+LOST = "lost its VM"
 
 
 @pytest.fixture(scope="session")
@@ -64,11 +67,15 @@ def logs(request):
 @pytest.fixture
 def machine(kernels, disks_of, logs):
     """Makes a machine that boots the newest kernel, or another one: `with machine(cmdline=…) as vm`."""
+    machines = []
 
     def make(kernel=None, *, suite="unstable", **options):
-        return Machine((kernel or kernels[-1]).image, disks_of(suite), logs, **options)
+        machines.append(Machine((kernel or kernels[-1]).image, disks_of(suite), logs, **options))
+        return machines[-1]
 
-    return make
+    yield make
+    for vm in machines:
+        luod_never_complained(vm)
 
 
 @pytest.fixture
@@ -90,5 +97,13 @@ def pytest_runtest_makereport(item, call):
 def pytest_report_teststatus(report):
     """A test that lost its machine says nothing about luod, and is not counted among those that do."""
     if report.failed and getattr(report, "vm_lost", False):
-        return "lost its VM", "L", "VM LOST"
+        return LOST, "L", "VM LOST"
     return None
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say of each such test how it was lost: pytest itself does so of its own kinds of failures only."""
+    for report in terminalreporter.getreports(LOST):
+        for title, text in (f"VM LOST: {report.nodeid}", report.longreprtext), *report.sections:
+            terminalreporter.section(title, sep="_")
+            terminalreporter.write_line(text)
