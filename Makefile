@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
-VM_PACKAGES = bc bison dpkg e2fsprogs flex gcc libc6-dev libelf-dev make mmdebstrap qemu-system-x86 rsync util-linux xz-utils
+VM_PACKAGES = apt bc bison debian-archive-keyring dpkg e2fsprogs flex gcc libc6-dev libelf-dev make mmdebstrap \
+	qemu-system-x86 rsync tar util-linux xz-utils
 
 .PHONY: help demo demo-vm test test-vm vm-deps lint format coverage coverage-vm clean
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from luod.demo.screen import Screen
     from luod.demo.stage import Stage
 
+NAME: Final = "luod demo"
 BAD_FILE: Final = 2
 FAILED: Final = 1
 
@@ -25,7 +26,7 @@ def main(path: Path | None) -> int:
     """Show it; the exit status: 0, 1 where anything was lost or failed, 2 where the file at `path` is no use."""
     problem = _problem_with(path)
     if problem is not None:
-        print(f"luod demo: {path}: {problem}", file=sys.stderr)
+        print(f"{NAME}: {path}: {problem}", file=sys.stderr)
         return BAD_FILE
     try:
         import trio
@@ -34,13 +35,13 @@ def main(path: Path | None) -> int:
         from luod.demo.simulated import SimulatedStage
 
         screen = Screen()
-        return trio.run(perform, SimulatedStage.set_up(screen), screen, path)
+        return trio.run(perform, NAME, SimulatedStage.set_up(screen), screen, path)
     except KeyboardInterrupt:  # before anything was started
         return 128 + signal.SIGINT
 
 
-async def perform(place: "AbstractAsyncContextManager[Stage]", screen: "Screen", path: Path | None) -> int:
-    """The whole demo on this stage, until its end or a signal; the exit status."""
+async def perform(name: str, place: "AbstractAsyncContextManager[Stage]", screen: "Screen", path: Path | None) -> int:
+    """The whole demo of this name on this stage, until its end or a signal; the exit status."""
     import trio
 
     from luod.demo.story import Story
@@ -62,7 +63,7 @@ async def perform(place: "AbstractAsyncContextManager[Stage]", screen: "Screen",
                 stop_printing()
             except* OSError as group:
                 if status == FAILED:  # else it was ended, and its terminal may be gone
-                    print(f"luod demo: {innermost(group)}", file=sys.stderr)
+                    print(f"{name}: {innermost(group)}", file=sys.stderr)
             nursery.cancel_scope.cancel()
     return status
 

@@ -7,7 +7,7 @@ import pytest
 from luod.kernel.find import kernel_at
 from luod.sim.client import Control
 
-from .steps import DEVICE, is_in_memory
+from .steps import DEVICE, ONLY_A_SIMULATED_KEXEC, ONLY_SIMULATED, is_in_memory
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def kernel(kernel_path):
 def control(kernel_path):
     """What only a simulated kernel can be told: to fail, and to kexec under a test that lives on."""
     if DEVICE:
-        pytest.skip("only a simulated kernel fails when it is told to")
+        pytest.skip(ONLY_SIMULATED)
     return Control(kernel_path)
 
 
@@ -43,7 +43,7 @@ def control(kernel_path):
 def kexec(request):
     """Starts the next kernel."""
     if DEVICE:
-        pytest.skip("a test lives through a simulated kexec only: tests/vm/test_contract.py goes through real ones")
+        pytest.skip(ONLY_A_SIMULATED_KEXEC)
     return request.getfixturevalue("control").kexec
 
 

@@ -29,6 +29,11 @@ FALLOC_FL_PUNCH_HOLE = 0x2
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+ONLY_SIMULATED = "only a simulated kernel fails when it is told to"
+ONLY_A_SIMULATED_KEXEC = "a test lives through a simulated kexec only: tests/vm/test_contract.py goes through real ones"
+"""Why a test of the contract skips on a real kernel."""
+
+
 def not_simulated(reason):
     """Marks a fact that a simulated kernel doesn't show."""
     return pytest.mark.skipif(DEVICE is None, reason=f"not simulated: {reason}")

@@ -7,17 +7,18 @@ import re
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import suppress
 
 import pytest
 
+import playing
 from luod.client import connect
 from luod.demo.ledger import Ledger
 from luod.demo.reports import Event, Measured, Report
 from luod.demo.screen import Bar, Doing, Screen
 from luod.kernel.api import Call
 from luod.sim.client import Control
+from playing import lines_until
 from running import luod_running
 
 FILES = 105
@@ -39,44 +40,9 @@ def file(tmp_path):
     return path
 
 
-@contextmanager
-def demo(place, *arguments, stdout=subprocess.PIPE, **environment):
-    """Run the demo. Whatever happens, nothing of it is left."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "luod", "demo", *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TMPDIR": str(place), **environment},
-    ) as process:
-        try:
-            yield process
-        except BaseException:
-            process.terminate()
-            raise
-    assert list(place.iterdir()) == []
-    assert players(place) == []
-
-
-def players(place):
-    """The processes that work in this place."""
-    found = []
-    for process in Path("/proc").iterdir():
-        with suppress(OSError):
-            if process.name.isdecimal() and os.fsencode(place) in (process / "environ").read_bytes():
-                found.append((process / "cmdline").read_bytes().replace(b"\0", b" "))
-    return found
-
-
-def lines_until(process, text):
-    """What the demo says, up to the line with this text."""
-    said = []
-    for line in process.stdout:
-        said.append(line)
-        if text in line:
-            return said
-    raise AssertionError(f"it never said {text!r}, but: {said}")
+def demo(place, *arguments, **options):
+    """Run the demo."""
+    return playing.demo(place, "luod", "demo", *arguments, **options)
 
 
 def test_everything_comes_back_and_nothing_is_left_behind(place, file):

@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 from luod.config import Config
+from vm import commands
 
 ROOT = Path(__file__).parents[2]
 
@@ -13,6 +14,11 @@ def test_the_commented_configuration_shows_every_default():
     text = (ROOT / "config" / "luod.toml").read_text()
     shown = tomllib.loads(re.sub(r"^#(?=\w+ = )", "", text, flags=re.MULTILINE))
     assert shown == Config().model_dump(mode="json")
+
+
+def test_make_installs_all_that_virtual_machines_are_made_with():
+    (packages,) = re.findall(r"^VM_PACKAGES = ((?:.*\\\n)*.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(packages.replace("\\", "").split()) == {*commands.COMMANDS.values(), *commands.FILES.values()}
 
 
 def test_the_configuration_as_it_stands_changes_nothing():

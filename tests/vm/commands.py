@@ -2,54 +2,72 @@
 
 import os
 import shutil
+import signal
 import subprocess
+from pathlib import Path
 
-NEEDED = {
-    "qemu-system-x86_64": "qemu-system-x86",
-    "mmdebstrap": "mmdebstrap",
-    "mke2fs": "e2fsprogs",
-    "dpkg-deb": "dpkg",
-    "make": "make",
-    "gcc": "gcc",
-    "flex": "flex",
-    "bison": "bison",
+COMMANDS = {
+    "apt-get": "apt",
     "bc": "bc",
+    "bison": "bison",
+    "dpkg-deb": "dpkg",
+    "flex": "flex",
+    "gcc": "gcc",
+    "make": "make",
+    "mke2fs": "e2fsprogs",
+    "mmdebstrap": "mmdebstrap",
+    "qemu-system-x86_64": "qemu-system-x86",
     "rsync": "rsync",
-    "xz": "xz-utils",
+    "tar": "tar",
     "unshare": "util-linux",
+    "xz": "xz-utils",
 }
-"""Which package a command comes with; `make vm-deps` installs them all."""
-
-LIBRARIES = {"/usr/include/libelf.h": "libelf-dev"}
-"""Headers that the kernel's own tools are built with."""
+FILES = {
+    "/usr/include/libelf.h": "libelf-dev",
+    "/usr/include/stdlib.h": "libc6-dev",
+    "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
+}
+"""Which package each comes with; `make vm-deps` installs them all."""
 
 os.environ["PATH"] += ":/usr/sbin:/sbin"
 
 
-class CommandFailed(Exception):
-    """A command of the host failed; the message has the end of what it said."""
+class CannotMake(Exception):
+    """Something that a virtual machine is made of can't be made; the message says why."""
 
 
-def missing():
-    """The packages that `make vm-deps` would install and that aren't there."""
-    commands = [package for command, package in NEEDED.items() if shutil.which(command) is None]
-    return commands + [package for header, package in LIBRARIES.items() if not os.path.exists(header)]
+def impossible():
+    """Why no virtual machine can be made here, or None."""
+    commands = [package for command, package in COMMANDS.items() if shutil.which(command) is None]
+    files = [package for file, package in FILES.items() if not os.path.exists(file)]
+    if packages := commands + files:
+        return f"not installed: {' '.join(packages)} (make vm-deps)"
+    if os.geteuid() != 0:
+        return "only root can make a Debian"
+    return None
 
 
 def run(*command, log=None, **options):
-    """Run a command and return what it printed. What it said goes to `log`, an open file, too."""
+    """Run a command to its good end; returns what it printed, or leaves all that it says in `log`, an open file."""
     words = [str(word) for word in command]
-    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, **options)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     if log is not None:
-        log.write(f"+ {' '.join(words)}\n{done.stdout}")
-        log.flush()
-    if done.returncode != 0:
-        end = "\n".join(done.stdout.splitlines()[-30:])
-        raise CommandFailed(f"{' '.join(words)}: exit status {done.returncode}\n{end}")
-    return done.stdout
+        print("+", *words, file=log, flush=True)
+        streams = {"stdout": log, "stderr": subprocess.STDOUT}
+    options |= streams | {"stdin": subprocess.DEVNULL, "text": True, "env": _environment(), "process_group": 0}
+    with subprocess.Popen(words, **options) as process:
+        try:
+            printed, complaints = process.communicate()
+        except BaseException:  # with it goes what it has started
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if process.returncode != 0:
+        said = complaints if log is None else Path(log.name).read_text()
+        end = "\n".join(said.splitlines()[-30:])
+        raise CannotMake(f"{' '.join(words)}: exit status {process.returncode}\n{end}")
+    return printed
 
 
-def as_root(*command):
-    """The command, as root of a namespace of its own: nothing here needs to be the machine's root."""
-    map_root = [] if os.geteuid() == 0 else ["--map-root-user"]
-    return ("unshare", *map_root, "--mount", "--", *command)
+def _environment():
+    """Ours, without what a `make` that runs us has for makes under it: the kernel's is none."""
+    return {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}

@@ -8,33 +8,34 @@ import shutil
 import pytest
 
 from vm.cache import cache
-from vm.commands import CommandFailed, missing
+from vm.commands import impossible
 from vm.kernels import kernels as build_kernels
 from vm.machine import Machine, VmLost
-from vm.packages import NoSource
 from vm.rootfs import luod_disk, root
+from vm.steps import luod_never_complained
 
-
-def _impossible(reason):
-    """Skip for this reason, or fail where virtual machines must be there."""
-    if os.environ.get("LUOD_VM") == "1":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
+LOST = "lost its VM"
 
 
 @pytest.fixture(scope="session")
-def kernels():
+def aloud(request):
+    """What is printed `with aloud()` is seen at once: a first run says what it takes its time for."""
+    return request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled
+
+
+@pytest.fixture(scope="session")
+def kernels(aloud):
     """The kernels that were built, oldest first."""
-    if packages := missing():
-        _impossible(f"not installed: {' '.join(packages)} (make vm-deps)")
-    try:
+    if reason := impossible():
+        if os.environ.get("LUOD_VM") == "1":
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+    with aloud():
         return build_kernels()
-    except (CommandFailed, NoSource) as error:
-        _impossible(str(error))
 
 
 @pytest.fixture(scope="session")
-def disks_of(kernels):
+def disks_of(kernels, aloud):
     """What a machine starts from, by Debian's suite: Debian, and luod with the kernels' images."""
 
     @functools.cache
@@ -42,11 +43,9 @@ def disks_of(kernels):
         images = {"bzImage": kernels[-1].image, "bzImage-without-memfd": kernels[-1].without_memfd}
         for kernel in kernels:
             images |= {f"{kernel.number}/{file.name}": file for file in (kernel.image, *kernel.selftests.iterdir())}
-        try:
+        with aloud():
             system = root(suite)
             return [system / "disk", luod_disk(system, images)]
-        except CommandFailed as error:
-            _impossible(str(error))
 
     return disks
 
@@ -60,11 +59,7 @@ def disks(disks_of):
 @pytest.fixture
 def logs(request):
     """Where a test's machine leaves what it said: in the cache, beside what it was made of."""
-    return _logs(request.node.nodeid)
-
-
-def _logs(test):
-    directory = cache() / "logs" / re.sub(r"[^\w.-]+", "-", test.removeprefix("tests/vm/"))
+    directory = cache() / "logs" / re.sub(r"[^\w.-]+", "-", request.node.nodeid.removeprefix("tests/vm/"))
     shutil.rmtree(directory, ignore_errors=True)
     return directory
 
@@ -72,11 +67,15 @@ def _logs(test):
 @pytest.fixture
 def machine(kernels, disks_of, logs):
     """Makes a machine that boots the newest kernel, or another one: `with machine(cmdline=…) as vm`."""
+    machines = []
 
     def make(kernel=None, *, suite="unstable", **options):
-        return Machine((kernel or kernels[-1]).image, disks_of(suite), logs, **options)
+        machines.append(Machine((kernel or kernels[-1]).image, disks_of(suite), logs, **options))
+        return machines[-1]
 
-    return make
+    yield make
+    for vm in machines:
+        luod_never_complained(vm)
 
 
 @pytest.fixture
@@ -91,12 +90,20 @@ def pytest_runtest_makereport(item, call):
     outcome = yield
     report = outcome.get_result()
     report.vm_lost = call.excinfo is not None and call.excinfo.errisinstance(VmLost)
-    if report.failed and "machine" in getattr(item, "fixturenames", ()):
-        report.sections.append(("Logs of the virtual machine", str(cache() / "logs")))
+    if report.failed and "logs" in getattr(item, "funcargs", ()):
+        report.sections.append(("Logs of the virtual machine", str(item.funcargs["logs"])))
 
 
 def pytest_report_teststatus(report):
     """A test that lost its machine says nothing about luod, and is not counted among those that do."""
     if report.failed and getattr(report, "vm_lost", False):
-        return "lost its VM", "L", "VM LOST"
+        return LOST, "L", "VM LOST"
     return None
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say of each such test how it was lost: pytest itself does so of its own kinds of failures only."""
+    for report in terminalreporter.getreports(LOST):
+        for title, text in (f"VM LOST: {report.nodeid}", report.longreprtext), *report.sections:
+            terminalreporter.section(title, sep="_")
+            terminalreporter.write_line(text)

@@ -17,13 +17,13 @@ from luod.demo.screen import Screen
 from luod.demo.stage import Boot, Failed, ending, understood
 from luod.interface.update import StatusReply
 from vm.cache import cache
-from vm.commands import CommandFailed, missing
+from vm.commands import CannotMake, impossible
 from vm.guest.demo import ask
 from vm.kernels import kernels
-from vm.machine import KERNELS, Machine, VmLost
-from vm.packages import NoSource
+from vm.machine import PATIENCE, GuestError, Machine, VmLost
 from vm.rootfs import luod_disk, root
 
+NAME = "demo-vm"
 INTRODUCTION = (
     "A live update with luod, on a real kernel: Linux, luod and its clients run in a",
     "virtual machine ({accel}). All times are the host's: when it",
@@ -114,8 +114,7 @@ class GuestStage:
 
     def _hear(self):
         """Wait for the next thing that the guest says; returns when it came."""
-        answers = iter((False, True))
-        self._vm.wait(lambda: next(answers), "the next step of the demo")
+        self._vm.hear(time.monotonic() + PATIENCE, "the next step of the demo")
         return time.monotonic()
 
     async def start_kernel(self):
@@ -147,8 +146,7 @@ class GuestStage:
         )
 
     async def make_ready_for_kexec(self):
-        append = f"--append={self._vm.boot.cmdline}"
-        load = self._vm.start("kexec", "--kexec-file-syscall", "--load", f"{KERNELS}/bzImage", append)
+        load = self._vm.begin_load()
         await self.until("kexec --load", lambda: load.over)
         if load.status != 0:
             raise Failed("kernel", f"it doesn't load the next one: {load.stderr}")
@@ -185,15 +183,15 @@ def main():
     """Show it; the exit status is 0 only where nothing was lost."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
-    if packages := missing():
-        return _fail(f"not installed: {' '.join(packages)} (make vm-deps)")
+    if reason := impossible():
+        return _fail(reason)
     try:
         return _show()
-    except* VmLost as group:
+    except* (VmLost, GuestError) as group:
         _fail(f"{str(innermost(group)).splitlines()[0]}; what it said is in {_logs()}")
     except* BrokenPipeError:
         stop_printing()
-    except* (CommandFailed, NoSource, OSError) as group:
+    except* (CannotMake, OSError) as group:
         _fail(innermost(group))
     return FAILED
 
@@ -202,7 +200,7 @@ def _show():
     if not any(cache().glob("kernel-*/bzImage")):
         print(f"For the first time: a kernel and a Debian are made, and kept in {cache()}", flush=True)
     kernel = kernels()[-1]
-    system = root()
+    system = root("unstable")
     disks = [system / "disk", luod_disk(system, {"bzImage": kernel.image})]
     screen = Screen()
     accel = os.environ.get("LUOD_VM_ACCEL", "emulated, so all is slow")
@@ -216,7 +214,7 @@ def _show():
             vm = stack.enter_context(Machine(kernel.image, disks, _logs()))
         text = f"Linux {vm.boot.release}, boot {vm.boot.id[:8]}, is up"
         boot = Boot(vm.boot.id, text, started, time.monotonic())
-        return trio.run(perform, GuestStage.set_up(vm, screen, boot), screen, None)
+        return trio.run(perform, NAME, GuestStage.set_up(vm, screen, boot), screen, None)
 
 
 def _logs():
@@ -224,7 +222,7 @@ def _logs():
 
 
 def _fail(reason):
-    print(f"demo-vm: {reason}", file=sys.stderr)
+    print(f"{NAME}: {reason}", file=sys.stderr)
     return FAILED
 
 

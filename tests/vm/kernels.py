@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 
 from vm.cache import made, recipe
-from vm.commands import run
-from vm.packages import NoSource, download_source, kernel_sources, update
+from vm.commands import CannotMake, run
+from vm.packages import download_source, kernel_sources, update
 
 CONFIG = Path(__file__).with_name("kernel.config")
 SELFTESTS = ("liveupdate", "luo_kexec_simple", "luo_multi_session", "luo_stress_files", "luo_stress_sessions")
@@ -48,9 +48,9 @@ def kernels():
     if not offered or set(wanted) - set(offered):
         offered = update()
     if unknown := set(wanted) - set(offered):
-        raise NoSource(f"no source of {', '.join(sorted(unknown))}: there is {', '.join(offered) or 'none'}")
+        raise CannotMake(f"no source of {', '.join(sorted(unknown))}: there is {', '.join(offered) or 'none'}")
     if not offered:
-        raise NoSource("no suite offers the source of a kernel that knows live updates")
+        raise CannotMake("no suite offers the source of a kernel that knows live updates")
     return [_built(number) for number in reversed(offered) if number in (wanted or offered[:1])]
 
 
@@ -93,7 +93,7 @@ def _check_config(config):
         if re.fullmatch(r'CONFIG_\w+=(y|".*")', line) and line not in config.splitlines()
     ]
     if refused:
-        raise NoSource(f"this source doesn't know what kernel.config asks for: {', '.join(refused)}")
+        raise CannotMake(f"this source doesn't know what kernel.config asks for: {', '.join(refused)}")
 
 
 def _build_selftests(source, path, log):

@@ -9,18 +9,19 @@ import signal
 import socket
 import subprocess
 import tarfile
-import tempfile
 import threading
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from vm.guest.call import RESULT
 from vm.rootfs import AGENT, CHECKOUT
 
 PATIENCE = 180
-"""Seconds without what is waited for, after which a machine is lost: emulated, on a busy host, all is slow."""
+"""Seconds that are waited for anything: emulated, on a busy host, all is slow."""
+
+ANSWER = 20
+"""Seconds after them in which a machine can still show that it lives."""
 
 KERNELS = "/opt/luod/kernels"
 MEASURED = os.environ.get("LUOD_VM_COVERAGE") == "1"
@@ -50,7 +51,7 @@ class Running:
 
     def __init__(self, machine, number, argv):
         self._machine = machine
-        self._number = number
+        self.number = number
         self.argv = argv
         self.lines = {"stdout": [], "stderr": []}
         self.status = None
@@ -88,11 +89,13 @@ class Running:
 
     def result(self):
         """What the function returned that this process was started to call."""
-        last = self.succeeded().lines["stdout"][-1]
+        *_, last = ["", *self.succeeded().lines["stdout"]]
+        if not last.startswith(RESULT):
+            raise GuestError(f"{self} returned nothing\n{self.said()}")
         return json.loads(last.removeprefix(RESULT))
 
     def signal(self, which=signal.SIGTERM):
-        self._machine.send(signal=int(which), of=self._number)
+        self._machine.send(signal=int(which), of=self.number)
 
     def said(self):
         return "\n".join([*self.lines["stdout"][-40:], *self.lines["stderr"][-40:]])
@@ -104,7 +107,8 @@ class Running:
 class Machine:
     """A machine that boots `image`, a kernel's, which starts `init`. A `with` block around it ends it.
 
-    `directory` gets what it said: `console.log`, and `guest.log` with every line of every process in it.
+    `directory` gets what it said: `console.log`, and `guest.log` with every line of every process in it. `processes`
+    are all that were started in it.
     """
 
     def __init__(self, image, disks, directory, *, init=AGENT, memory="2G", cmdline="", restarts=False):
@@ -115,10 +119,10 @@ class Machine:
         self._cmdline = " ".join([CMDLINE, f"init={init}", *["luod.coverage"] * MEASURED, cmdline]).strip()
         self._restarts = restarts
         self._news = queue.SimpleQueue()
-        self._running = {}
         self._began = time.monotonic()
         self._stack = ExitStack()
         self.boots = []
+        self.processes = []
 
     def __enter__(self):
         try:
@@ -132,7 +136,8 @@ class Machine:
     def __exit__(self, failed, *exception):
         try:
             if MEASURED and not failed:
-                self._fetch_coverage()
+                with suppress(VmLost):  # the test has ended it
+                    self._fetch_coverage()
         finally:
             self._stack.close()
 
@@ -142,9 +147,9 @@ class Machine:
 
     def start(self, *argv, env=None):
         """Start a process in the guest."""
-        number = len(self._running)
-        running = self._running[number] = Running(self, number, [str(word) for word in argv])
-        self.send(id=number, argv=running.argv, env=env or {})
+        running = Running(self, len(self.processes), [str(word) for word in argv])
+        self.processes.append(running)
+        self.send(id=running.number, argv=running.argv, env=env or {})
         return running
 
     def run(self, *argv, env=None):
@@ -162,8 +167,12 @@ class Machine:
 
     def load(self, kernel="bzImage", cmdline=None):
         """Load a kernel's image, as another process than luod would."""
+        return self.begin_load(kernel, cmdline).succeeded()
+
+    def begin_load(self, kernel="bzImage", cmdline=None):
+        """Start to load it."""
         cmdline = self.boot.cmdline if cmdline is None else cmdline
-        self.run("kexec", "--kexec-file-syscall", "--load", f"{KERNELS}/{kernel}", f"--append={cmdline}")
+        return self.start("kexec", "--kexec-file-syscall", "--load", f"{KERNELS}/{kernel}", f"--append={cmdline}")
 
     def kexec(self, kernel="bzImage", cmdline=None):
         """Load a kernel and go into it at once, without a word to anybody; waits for it and returns its `Boot`."""
@@ -188,27 +197,42 @@ class Machine:
         """Take in what the guest says until `is_so()`."""
         deadline = time.monotonic() + PATIENCE
         while not is_so():
-            try:
-                news = self._news.get(timeout=max(0, deadline - time.monotonic()))
-            except queue.Empty:
-                raise self._lost(f"said nothing of {what} for {PATIENCE} s") from None
-            if news is None:
-                raise self._lost(f"ended, waiting for {what}; exit status of QEMU {self._qemu.wait()}")
-            self._take_in(news)
+            self.hear(deadline, what)
+
+    def hear(self, deadline, what):
+        """Take in one thing that the guest says. A guest that says nothing is asked whether it lives."""
+        if self._hears(deadline, what):
+            return
+        asked, deadline = self.start("true"), time.monotonic() + ANSWER
+        while not asked.over:
+            if not self._hears(deadline, what):
+                raise self._lost(f"said nothing of {what} for {PATIENCE} s, and doesn't answer")
+        raise GuestError(f"nothing of {what} for {PATIENCE} s, and the machine lives")
+
+    def _hears(self, deadline, what):
+        """Whether the guest has said something, until then; it is taken in."""
+        try:
+            news = self._news.get(timeout=max(0, deadline - time.monotonic()))
+        except queue.Empty:
+            return False
+        if news is None:
+            raise self._lost(f"ended, waiting for {what}; exit status of QEMU {self.qemu.wait()}")
+        self._take_in(news)
+        return True
 
     def _take_in(self, news):
         match news:
             case {"boot": boot}:
-                for running in self._running.values():
+                for running in self.processes:
                     running.over = True
                 self.boots.append(Boot(**boot))
                 self._log(f"boot {boot}")
             case {"of": number, "line": line, "on": stream}:
-                self._running[number].lines[stream].append(line)
-                self._log(f"{self._running[number].argv[0]}: {line[:2000]}")
+                self.processes[number].lines[stream].append(line)
+                self._log(f"{self.processes[number].argv[0]}: {line[:2000]}")
             case {"of": number, "status": status}:
-                self._running[number].status = status
-                self._running[number].over = True
+                self.processes[number].status = status
+                self.processes[number].over = True
 
     def _fetch_coverage(self):
         """Put what was measured in the guest, once every luod there has ended, beside what is measured here."""
@@ -222,23 +246,25 @@ class Machine:
         self._guest_log.write(f"{time.monotonic() - self._began:8.2f} {line}\n")
 
     def _lost(self, why):
-        with open(self._directory / "console.log", errors="replace") as console:
-            tail = "".join(console.readlines()[-25:])
-        return VmLost(f"the virtual machine {why}\nthe end of its console, {console.name}:\n{tail}")
+        logs = [self._directory / name for name in ("qemu.log", "console.log")]
+        ends = ["\n".join(log.read_text(errors="replace").splitlines()[-25:]) for log in logs]
+        said = [f"the end of {log}:\n{end}" for log, end in zip(logs, ends, strict=True)]
+        return VmLost("\n".join([f"the virtual machine {why}", *said]))
 
     def _start(self):
         self._directory.mkdir(parents=True, exist_ok=True)
         self._guest_log = self._stack.enter_context((self._directory / "guest.log").open("w", buffering=1))
-        scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="luod-vm-")))
-        listener = self._stack.enter_context(socket.socket(socket.AF_UNIX))
-        listener.bind(str(scratch / "channel"))
-        listener.listen()
+        console = self._directory / "console.log"
+        console.write_text("")  # there, even where QEMU doesn't come to open it
+        self._channel, qemus = socket.socketpair()
+        self._stack.enter_context(self._channel)
         command = [
+            *("setpriv", "--pdeathsig", "KILL", "--"),  # it never outlives us
             "qemu-system-x86_64",
             *("-machine", "pc", "-cpu", "max", "-accel", os.environ.get("LUOD_VM_ACCEL", "tcg,thread=multi")),
             *("-m", self._memory, "-smp", "2", "-nodefaults", "-nographic"),
-            *("-chardev", f"file,id=console,path={self._directory / 'console.log'}", "-serial", "chardev:console"),
-            *("-device", "virtio-serial-pci", "-chardev", f"socket,id=channel,path={scratch / 'channel'}"),
+            *("-chardev", f"file,id=console,path={console}", "-serial", "chardev:console"),
+            *("-device", "virtio-serial-pci", "-chardev", f"socket,id=channel,fd={qemus.fileno()}"),
             *("-device", "virtserialport,chardev=channel,name=luod"),
             *("-kernel", str(self._image), "-append", self._cmdline),
         ]
@@ -246,20 +272,13 @@ class Machine:
             command += ["-drive", f"file={disk},if=virtio,format=raw,snapshot=on"]
         if not self._restarts:
             command.append("-no-reboot")
-        with open(self._directory / "qemu.log", "w") as log:
-            self._qemu = self._stack.enter_context(
-                subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-            )
-        self._stack.callback(self._qemu.kill)
-        listener.settimeout(PATIENCE)
-        try:
-            self._channel = self._stack.enter_context(listener.accept()[0])
-        except TimeoutError:
-            raise VmLost(f"QEMU doesn't start: {(self._directory / 'qemu.log').read_text()}") from None
+        with qemus, open(self._directory / "qemu.log", "w") as log:
+            streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "pass_fds": [qemus.fileno()]}
+            self.qemu = self._stack.enter_context(subprocess.Popen(command, process_group=0, **streams))
         reader = threading.Thread(target=self._read, daemon=True)
         reader.start()
         self._stack.callback(reader.join)
-        self._stack.callback(self._qemu.kill)
+        self._stack.callback(self.qemu.kill)
 
     def _read(self):
         """Pass on what the guest says. A kexec cuts its last line off wherever it was."""

@@ -7,8 +7,8 @@ are right and its dates are old.
 import re
 from pathlib import Path
 
-from vm.cache import cache
-from vm.commands import run
+from vm.cache import cache, locked
+from vm.commands import CannotMake, run
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 SUITES = ("unstable", "stable-backports")
@@ -19,33 +19,13 @@ AGED = "Acquire::Check-Valid-Until=false"
 OLDEST = (6, 19)
 
 
-class NoSource(Exception):
-    """No suite offers a kernel that knows live updates, or not the one that is asked for."""
-
-
 def mirror():
     """The address of Debian's archive, as this machine's apt has it."""
-    targets = run("apt-get", "indextargets", "--format", "$(LABEL) $(COMPONENT) $(REPO_URI)", "Created-By: Packages")
-    for line in targets.splitlines():
-        label, component, address = line.split()
-        if (label, component) == ("Debian", "main"):
-            return address
-    raise NoSource("apt on this machine knows no mirror of Debian: run apt-get update")
-
-
-def _apt(command, *arguments, suites=SUITES, **options):
-    here = cache() / "apt"
-    (here / "lists" / "partial").mkdir(parents=True, exist_ok=True)
-    sources = here / "sources.list"
-    sources.write_text("".join(f"deb [signed-by={KEYRING}] {mirror()} {suite} main\n" for suite in suites))
-    settings = (f"Dir::Etc::sourcelist={sources}", "Dir::Etc::sourceparts=-", f"Dir::State::lists={here / 'lists'}")
-    settings += (f"Dir::Cache={here}", AGED, "APT::Sandbox::User=root", "Debug::NoLocking=true")
-    return run(command, *[word for setting in settings for word in ("-o", setting)], *arguments, **options)
-
-
-def _all_suites():
-    names = _apt("apt-get", "indextargets", "--format", "$(CODENAME)", "Created-By: Packages").split()
-    return sorted({*SUITES, *names})
+    debian = ("Created-By: Packages", "Label: Debian", "Component: main")
+    addresses = run("apt-get", "indextargets", "--format", "$(REPO_URI)", *debian).splitlines()
+    if not addresses:
+        raise CannotMake("apt on this machine knows no mirror of Debian: give it one, and run apt-get update")
+    return addresses[0]
 
 
 def kernel_sources():
@@ -61,22 +41,42 @@ def kernel_sources():
 
 def update():
     """Ask the mirror what there is; as `kernel_sources`."""
-    _apt("apt-get", "update")
-    suites = _all_suites()
-    _apt("apt-get", "update", suites=suites)
-    found = set()
-    for package in _apt("apt-cache", "pkgnames", "linux-source-", suites=suites).split():
-        if match := re.fullmatch(r"linux-source-(\d+)\.(\d+)", package):
-            found.add(tuple(map(int, match.groups())))
-    offered = [f"{major}.{minor}" for major, minor in sorted(found, reverse=True) if (major, minor) >= OLDEST]
-    (cache() / "apt" / "offered").write_text(" ".join(offered))
-    return offered
+    with locked("apt"):
+        suites = _ask_the_mirror()
+        names = _apt("apt-cache", "pkgnames", "linux-source-", suites=suites).split()
+        numbers = [re.fullmatch(r"linux-source-(\d+)\.(\d+)", name) for name in names]
+        found = {tuple(map(int, number.groups())) for number in numbers if number}
+        offered = [f"{major}.{minor}" for major, minor in sorted(found, reverse=True) if (major, minor) >= OLDEST]
+        (cache() / "apt" / "offered").write_text(" ".join(offered))
+        return offered
 
 
 def download_source(kernel, directory):
     """Put the source of a kernel as a tarball into `directory`; the path of the tarball."""
-    _apt("apt-get", "download", f"linux-source-{kernel}", suites=_all_suites(), cwd=directory)
+    with locked("apt"):
+        suites = _ask_the_mirror()  # what it had when it was asked last may be gone
+        _apt("apt-get", "download", f"linux-source-{kernel}", suites=suites, cwd=directory)
     (package,) = Path(directory).glob("*.deb")
     run("dpkg-deb", "-x", package, directory)
     package.unlink()
     return Path(directory, "usr", "src", f"linux-source-{kernel}.tar.xz")
+
+
+def _ask_the_mirror():
+    """Have its lists of what the suites have; the suites, by all their names."""
+    _apt("apt-get", "update", suites=SUITES)
+    names = _apt("apt-get", "indextargets", "--format", "$(CODENAME)", "Created-By: Packages", suites=SUITES).split()
+    suites = sorted({*SUITES, *names})
+    _apt("apt-get", "update", suites=suites)
+    return suites
+
+
+def _apt(command, *arguments, suites, **options):
+    here = cache() / "apt"
+    (here / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+    sources = here / "sources.list"
+    sources.write_text("".join(f"deb [signed-by={KEYRING}] {mirror()} {suite} main\n" for suite in suites))
+    settings = (f"Dir::Etc::sourcelist={sources}", "Dir::Etc::sourceparts=-", f"Dir::State::lists={here / 'lists'}")
+    settings += (f"Dir::Cache={here}", AGED, "APT::Update::Error-Mode=any", "APT::Sandbox::User=root")
+    settings += ("Debug::NoLocking=true",)
+    return run(command, *[word for setting in settings for word in ("-o", setting)], *arguments, **options)

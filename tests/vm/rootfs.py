@@ -1,12 +1,11 @@
 """What a virtual machine starts from: Debian with Python on one disk, luod and its tests on another."""
 
 import hashlib
-import os
 import shutil
 from pathlib import Path
 
 from vm.cache import made, recipe
-from vm.commands import as_root, run
+from vm.commands import run
 from vm.packages import AGED, KEYRING, mirror
 
 CHECKOUT = Path(__file__).parents[2]
@@ -91,7 +90,11 @@ sys.exit(main())
 """What pip makes of an entry point, in /opt/luod/bin: for who starts luod without the agent's environment."""
 
 
-def root(suite="unstable"):
+COMPILING = 'mount --bind "$0" "$1/opt/luod" && chroot "$1" python3 -m compileall -q /opt/luod'
+"""Compiles what is to be at /opt/luod with the Python that a root has."""
+
+
+def root(suite):
     """A directory with `tree/`, a Debian of this suite, and `disk`, the same as an image."""
     return made(f"root-{suite}", (suite, *PACKAGES, recipe("rootfs.py")), lambda path: _debootstrap(suite, path))
 
@@ -107,14 +110,14 @@ def _debootstrap(suite, path):
         run(
             "mmdebstrap", *options, "--dpkgopt=path-exclude=/usr/share/doc/*", suite, path / "tree.tar", source, log=log
         )
-        run(*as_root("tar", "-xf", path / "tree.tar", "-C", tree, "--exclude=./dev/*"), log=log)
+        run("tar", "-xf", path / "tree.tar", "-C", tree, "--exclude=./dev/*", log=log)
         (path / "tree.tar").unlink()
         (tree / "opt" / "luod").mkdir()
         (tree / "init").write_text(INIT)
         (tree / "init").chmod(0o755)
         _set_up_systemd(tree / "etc")
         (tree / "usr" / "lib" / "python3" / "dist-packages" / "coverage-of-luod.pth").write_text(COVERAGE)
-        run(*as_root("mke2fs", "-q", "-t", "ext2", "-d", tree, path / "disk", "1200M"), log=log)
+        run("mke2fs", "-q", "-t", "ext2", "-d", tree, path / "disk", "1200M", log=log)
 
 
 def _set_up_systemd(etc):
@@ -164,18 +167,6 @@ def _copy(root, files, images, path):
         command.parent.mkdir(exist_ok=True)
         command.write_text(COMMAND.format(module=module))
         command.chmod(0o755)
-    here = root / "tree" / "opt" / "luod"
-    compiling = f"mount --bind {tree} {here} && chroot {root / 'tree'} python3 -m compileall -q /opt/luod"
-    run(*as_root("sh", "-c", compiling))
+    run("unshare", "--mount", "--", "sh", "-c", COMPILING, tree, root / "tree")
     run("mke2fs", "-q", "-t", "ext2", "-d", tree, path / "disk", "300M")
     shutil.rmtree(tree)
-    _forget_older(path)
-
-
-def _forget_older(path, keep=4):
-    """A disk for each state of the checkout adds up: keep the last few."""
-    kind = path.name.partition("-")[0]
-    disks = sorted((d for d in path.parent.glob(f"{kind}-*") if d.is_dir()), key=os.path.getmtime)
-    for old in disks[:-keep]:
-        shutil.rmtree(old)
-        Path(f"{old}.lock").unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from ast import literal_eval
 
 import pytest
 
+from contract.steps import ONLY_A_SIMULATED_KEXEC, ONLY_SIMULATED
 from vm.cache import cache
 from vm.guest import contract
 from vm.machine import Machine
@@ -18,8 +19,8 @@ def test_a_real_kernel_keeps_the_contract(vm):
     vm.run("sh", "-c", "echo 4 >/proc/sys/vm/nr_hugepages")
     suite = vm.start(*PYTEST, env={"LUOD_TEST_DEVICE": "/dev/liveupdate"}).ended()
     assert suite.status == 0, suite.stdout + suite.stderr
-    (passed,) = re.findall(r"(\d+) passed", suite.lines["stdout"][-1])
-    assert int(passed) >= 100, suite.stdout
+    skipped = re.findall(r"^SKIPPED \[\d+\] \S+: (.*)$", suite.stdout, re.MULTILINE)
+    assert set(skipped) <= {ONLY_SIMULATED, ONLY_A_SIMULATED_KEXEC}
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,12 @@
 import os
 import re
 import signal
-import subprocess
-import sys
-from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import pytest
 
+import playing
+from eventually import within
+from playing import lines_until, players
 from vm.rootfs import CHECKOUT
 
 
@@ -21,44 +20,10 @@ def place(tmp_path):
     return directory
 
 
-@contextmanager
 def demo(place, **environment):
-    """Run the demo. Whatever happens, nothing of it is left."""
-    environment = {"TMPDIR": str(place), "PYTHONPATH": str(CHECKOUT / "tests"), "LUOD_VM_COVERAGE": "0"} | environment
-    with subprocess.Popen(
-        [sys.executable, "-m", "vm.demo"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=CHECKOUT,
-        env=os.environ | environment,
-    ) as process:
-        try:
-            yield process
-        except BaseException:
-            process.terminate()
-            raise
-    assert list(place.iterdir()) == []
-    assert list(players(place)) == []
-
-
-def players(place):
-    """The processes that work in this place: numbers and names."""
-    for process in Path("/proc").iterdir():
-        with suppress(OSError):
-            if process.name.isdecimal() and os.fsencode(place) in (process / "environ").read_bytes():
-                yield int(process.name), (process / "comm").read_text().strip()
-
-
-def lines_until(process, text):
-    """What the demo says, up to the line with this text."""
-    said = []
-    for line in process.stdout:
-        said.append(line)
-        if text in line:
-            return said
-    raise AssertionError(f"it never said {text!r}, but: {said}")
+    """Run the demo."""
+    paths = f"{CHECKOUT}:{CHECKOUT / 'tests'}"
+    return playing.demo(place, "vm.demo", PYTHONPATH=paths, LUOD_VM_COVERAGE="0", **environment)
 
 
 def test_everything_comes_back_through_a_real_kexec(disks, place):
@@ -93,6 +58,15 @@ def test_a_machine_that_is_lost_is_told_in_a_line(disks, place):
         _, complaints = process.communicate()
     assert process.returncode == 1
     assert re.fullmatch(r"demo-vm: the virtual machine ended, .*; what it said is in .*\n", complaints)
+
+
+def test_no_machine_outlives_a_demo_that_is_killed(disks, place):
+    with demo(place) as process:
+        lines_until(process, "is up")
+        assert list(players(place))
+        process.kill()
+        process.wait()
+        within(20, lambda: not list(players(place)))
 
 
 def test_what_is_not_installed_is_named(place, tmp_path):

@@ -2,10 +2,11 @@
 
 import pytest
 
+from vm.kernels import SELFTESTS
 from vm.machine import KERNELS
 from vm.steps import luod
 
-ACROSS_KEXEC = ("luo_kexec_simple", "luo_multi_session", "luo_stress_files", "luo_stress_sessions")
+IN_ONE_BOOT, *ACROSS_KEXEC = SELFTESTS
 
 
 @pytest.mark.parametrize("company", ["alone", "beside luod"])
@@ -18,7 +19,7 @@ def test_the_kernels_own_tests_pass(vm, kernels, company):
             luod(vm)
 
     start_company()
-    run("liveupdate")
+    run(IN_ONE_BOOT)
     for name in ACROSS_KEXEC:
         run(name, "-s", "1")
     vm.kexec()

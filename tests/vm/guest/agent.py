@@ -11,7 +11,6 @@ live update, and any other is number 0.
 import json
 import os
 import resource
-import signal
 import subprocess
 import threading
 from contextlib import suppress
@@ -46,8 +45,8 @@ class Agent:
                 match json.loads(line):
                     case {"id": number, "argv": argv, "env": env}:
                         threading.Thread(target=self._run, args=(number, argv, env), daemon=True).start()
-                    case {"signal": which, "of": number} if number in self._running:
-                        self._running[number].send_signal(which)
+                    case {"signal": which, "of": number} if process := self._running.get(number):
+                        process.send_signal(which)
 
     def _run(self, number, argv, env):
         try:
@@ -72,7 +71,7 @@ class Agent:
             stream.start()
         status = process.wait()
         for stream in streams:  # a process that it left behind may keep them open
-            stream.join(timeout=1)
+            stream.join(timeout=30)
         del self._running[number]
         self.say(of=number, status=status)
 
@@ -82,7 +81,10 @@ class Agent:
 
 
 def which_boot():
-    """The number of this boot: 0, and one more after each live update. Makes the session that tells the next one."""
+    """The number of this boot: 0, and one more after each live update; and the session that tells the next one.
+
+    Without a session, None in its place, there is no next one to tell.
+    """
     number = 0
     try:
         with SharedKernel(LuoKernel()).device() as device:
@@ -90,11 +92,11 @@ def which_boot():
                 number = int(os.pread(file.fileno(), 20, 0)) + 1
             session = device.create_session(STATE)
     except KernelError:
-        return number
+        return number, None
     with OwnedFd(os.memfd_create(STATE, os.MFD_CLOEXEC)) as file:
         os.write(file.fileno(), b"%d" % number)
         session.preserve_fd(file.fileno(), 0)
-    return number
+    return number, session
 
 
 def port():
@@ -106,12 +108,12 @@ def port():
 
 
 def main():
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
     agent = Agent(port())
+    number, _session = which_boot()  # held until the end of this kernel
     agent.say(
         boot={
-            "number": which_boot(),
+            "number": number,
             "id": LuoKernel().boot_id(),
             "release": os.uname().release,
             "cmdline": Path("/proc/cmdline").read_text().strip(),
