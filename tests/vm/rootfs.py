@@ -10,6 +10,7 @@ from vm.packages import AGED, KEYRING, mirror
 
 CHECKOUT = Path(__file__).parents[2]
 PACKAGES = (
+    "dbus",
     "python3",
     "python3-click",
     "python3-coverage",
