@@ -39,10 +39,15 @@ def comes_back(vm, table, *, others=None, **ending):
     """
     found = vm.call(clients.look, **ending)
     report("after", found)
-    owners = {"0": table} | (others or {})
+    owners = by_owner(table, others)
     assert found["owners"] == owners
     assert set(found["held"]["sessions"]) == {sum(map(len, owners.values()))}
     return found
+
+
+def by_owner(table, others=None):
+    """What each user has, by uid: root has `table`."""
+    return {"0": table} | (others or {})
 
 
 def report(when, told):

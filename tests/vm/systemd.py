@@ -5,7 +5,7 @@ import time
 from luod.ctl.units import UNITS
 from vm.guest import services
 
-SERVICE = "luod.service"
+_, SERVICE = UNITS
 LUOCTL = "/opt/luod/bin/luoctl"
 
 

@@ -19,6 +19,8 @@ def test_a_real_kernel_keeps_the_contract(vm):
     vm.run("sh", "-c", "echo 4 >/proc/sys/vm/nr_hugepages")
     suite = vm.start(*PYTEST, env={"LUOD_TEST_DEVICE": "/dev/liveupdate"}).ended()
     assert suite.status == 0, suite.stdout + suite.stderr
+    (passed,) = re.findall(r"(\d+) passed", suite.lines["stdout"][-1])
+    assert int(passed) >= 100, suite.stdout
     skipped = re.findall(r"^SKIPPED \[\d+\] \S+: (.*)$", suite.stdout, re.MULTILINE)
     assert set(skipped) <= {ONLY_SIMULATED, ONLY_A_SIMULATED_KEXEC}
 
