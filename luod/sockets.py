@@ -22,6 +22,10 @@ FDS_MAX: Final = 253
 CONTROL_BYTES: Final = socket.CMSG_SPACE(FDS_MAX * array.array("i").itemsize)
 CHUNK: Final = 65536
 BACKLOG: Final = 1024
+
+QUEUE_FULL_PAUSE: Final = 0.01
+"""How long to wait before the next try to connect where the queue is full, in seconds: nothing tells when it isn't."""
+
 _UCRED: Final = struct.Struct("=iII")
 
 

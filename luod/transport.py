@@ -2,14 +2,11 @@
 
 import socket
 from collections.abc import Sequence
-from typing import Final
 
 import trio
 
 from luod.fds import FdBundle, OwnedFd
-from luod.sockets import CHUNK, CONTROL_BYTES, Peer, ancillary, peer_of, received
-
-_QUEUE_FULL_PAUSE: Final = 0.01
+from luod.sockets import CHUNK, CONTROL_BYTES, QUEUE_FULL_PAUSE, Peer, ancillary, peer_of, received
 
 
 class Connection:
@@ -28,7 +25,7 @@ class Connection:
                 try:
                     sock.connect(path)
                 except BlockingIOError:
-                    await trio.sleep(_QUEUE_FULL_PAUSE)  # nothing tells when there is room
+                    await trio.sleep(QUEUE_FULL_PAUSE)
                 else:
                     return cls(trio.socket.from_stdlib_socket(sock))
         except BaseException:

@@ -2,13 +2,16 @@
 
 The path of luod's socket is the argument, else $LUOD_SOCKET, else /run/luod/io.luod. All that is raised here is a
 LuodError or an OSError: what luod refuses is a class of `luod.errors`, what the kernel refuses, a KernelError.
+
+luod may be restarted at any time, and its clients needn't know: they connect again, and ask again what wasn't answered.
+What a call finds done then counts as done by it.
 """
 
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
 from luod.client.blocking import Client, connect
-from luod.client.exchange import Answer
+from luod.client.exchange import PATIENCE, Answer
 from luod.client.failures import BadReply, ClientError, Disconnected, NotRunning, RemoteError
 from luod.client.requests import Event, HasFileno, ToPreserve
 from luod.errors import LuodError, RestoreUnavailable, SessionLost, SessionNotFound
@@ -46,8 +49,8 @@ __all__ = [
 ]
 
 
-def connect_trio(path: str | None = None) -> "AbstractAsyncContextManager[TrioClient]":
-    """A connection in trio: `async with connect_trio() as luod`. Raises as `connect`."""
+def connect_trio(path: str | None = None, *, patience: float = PATIENCE) -> "AbstractAsyncContextManager[TrioClient]":
+    """As `connect`, in trio: `async with connect_trio() as luod`."""
     from luod.client.on_trio import connect  # trio is slow to import, and blocking clients don't need it
 
-    return connect(path)
+    return connect(path, patience=patience)

@@ -8,10 +8,22 @@ from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from luod.client import requests
-from luod.client.exchange import Answer, Conversation, Exchange, Received, Send, Stream, as_method
-from luod.client.failures import no_connection, socket_path
+from luod.client.exchange import (
+    PATIENCE,
+    Answer,
+    Connect,
+    Conversation,
+    Exchange,
+    Received,
+    Send,
+    Step,
+    Steps,
+    Stream,
+    as_method,
+)
+from luod.client.failures import socket_path
 from luod.client.requests import Event, HasFileno
-from luod.sockets import DescriptorsLost, receive_blocking, send_blocking
+from luod.sockets import QUEUE_FULL_PAUSE, DescriptorsLost, receive_blocking, send_blocking
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,13 +37,17 @@ def _method(request: Callable[P, Exchange[T]]) -> "Callable[Concatenate[Client, 
 
 
 class Client:
-    """A connection to luod. Threads may share it: their calls are done one after the other."""
+    """What luod is asked with, by one connection after the other. Threads may share it: their calls are done one after
+    the other.
+    """
 
-    def __init__(self, path: str, sock: socket.socket) -> None:
+    def __init__(self, path: str, patience: float = PATIENCE) -> None:
         self.path = path
-        self._sock = sock
-        self._conversation = Conversation()
+        self.patience = patience
+        self._conversation = Conversation(path, patience)
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._lock = threading.Lock()
+        self._closing = threading.Event()
 
     create = _method(requests.create)
     create_delegated = _method(requests.create_delegated)
@@ -59,7 +75,7 @@ class Client:
         It has a connection of its own, so that this one stays free to answer `ready` or `veto`. A watcher that
         participates and leaves the block is not ready.
         """
-        with connect(self.path) as own:
+        with Client(self.path, self.patience) as own:
             yield own._each(requests.watch(sessions, participate=participate, owner=owner))
 
     @contextmanager
@@ -69,16 +85,16 @@ class Client:
         """The answers to any Varlink method called with `more`, on a connection of its own. Their descriptors are the
         caller's to close.
         """
-        with connect(self.path) as own:
+        with Client(self.path, self.patience) as own:
             yield own._each(requests.stream(method, parameters, fds))
 
     def close(self) -> None:
         """Close the connection, a call that waits in another thread included. No session is lost by it."""
-        self._conversation.over = self._conversation.over or "it was closed here"
+        self._conversation.close()
+        self._closing.set()
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
         with self._lock:
-            self._conversation.end(self._conversation.over)
             self._sock.close()
 
     def __enter__(self) -> Self:
@@ -94,8 +110,10 @@ class Client:
             yield self._run(stream.next())
 
     def _run(self, exchange: Exchange[T]) -> T:
+        return self._do_all(self._conversation.run(exchange))
+
+    def _do_all(self, steps: Steps[T]) -> T:
         with self._lock:
-            steps = self._conversation.run(exchange)
             try:
                 step = next(steps)
                 while True:
@@ -113,23 +131,42 @@ class Client:
                 if self._conversation.over is not None:
                     self._sock.close()
 
-    def _do(self, step: Send | None) -> Received | None:
-        if step is None:
-            return receive_blocking(self._sock)
-        send_blocking(self._sock, step.data, step.fds)
+    def _do(self, step: Step) -> Received | None:
+        match step:
+            case Connect(pause):
+                self._sock.close()
+                self._closing.wait(pause)
+                self._connect()
+            case Send(data, fds):
+                send_blocking(self._sock, data, fds)
+            case None:
+                return receive_blocking(self._sock)
         return None
 
+    def _connect(self) -> None:
+        """Connect, and wait while the queue of luod is full, but not beyond `close`."""
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        while not self._closing.is_set():
+            try:
+                self._sock.connect(self.path)
+            except BlockingIOError:
+                self._closing.wait(QUEUE_FULL_PAUSE)
+            else:
+                break
+        self._sock.settimeout(None)
 
-def connect(path: str | None = None) -> Client:
+
+def connect(path: str | None = None, *, patience: float = PATIENCE) -> Client:
     """Connect to luod: `with connect() as luod`. `path` is that of its socket.
 
-    Raises NotRunning where no luod listens there, and OSError where the caller may not connect.
+    luod may end and come back meanwhile: a call waits for it up to `patience` seconds, and is asked again if luod ended
+    in it. With 0 it isn't.
+    Raises NotRunning where no luod listens there now, and OSError where the caller may not connect.
     """
-    path = socket_path(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    client = Client(socket_path(path), patience)
     try:
-        sock.connect(path)
-    except OSError as error:
-        sock.close()
-        raise no_connection(path, error) from None
-    return Client(path, sock)
+        client._do_all(client._conversation.reach())
+    except BaseException:
+        client.close()
+        raise
+    return client

@@ -1,19 +1,22 @@
 """The protocol of a client, without I/O.
 
 A request is an *exchange*: a generator that yields what to ask, is sent each answer, and returns what it was
-for. A `Conversation` turns exchanges into steps (bytes to send, bytes to receive) that a shell does, blocking
-or in trio. Whatever ends an exchange early, its descriptors are closed here and the conversation is over where
-an answer was still to come.
+for. A `Conversation` turns exchanges into steps (connect, bytes to send, bytes to receive) that a shell does, blocking
+or in trio. Whatever ends an exchange early, its descriptors are closed here and the connection is over where an answer
+was still to come.
+
+luod may end and come back at any time. A call that it can't have done, for it never had all of it, is asked again on a
+new connection; one that it didn't answer is, too, where its exchange can tell what became of it.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from errno import EBADF, EPIPE, ETOOMANYREFS
+from errno import EBADF, ECONNRESET, EPIPE, ETOOMANYREFS
 from functools import update_wrapper
 from inspect import Parameter, signature
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-from luod.client.failures import Disconnected, RemoteError, refusal
+from luod.client.failures import Disconnected, NotRunning, RemoteError, is_absence, no_connection, refusal
 from luod.errors import WireError
 from luod.fds import FdBundle
 from luod.sockets import DescriptorsLost
@@ -23,16 +26,29 @@ from luod.varlink.messages import Call, ProtocolError, Reply
 REPLY_BYTES: Final = 64 << 20
 """The longest reply that is read: a manifest grows with what luod holds."""
 
+PATIENCE: Final = 30.0
+"""How long a call waits for luod to come back, in seconds, where nobody says otherwise."""
+
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
+_CLOSED_HERE: Final = "it was closed here"
+_CLOSED_THERE: Final = "luod closed it"
+
 T = TypeVar("T")
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Ask:
-    """A call, and the borrowed descriptors that go with it."""
+    """A call, and the borrowed descriptors that go with it.
+
+    `repeatable`: may be asked again where luod ended before it answered. `repeated`: it was, and may have been done.
+    """
 
     call: Call
     fds: Sequence[int] = ()
+    repeatable: bool = False
+    repeated: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,6 +58,14 @@ class Answer:
     parameters: dict[str, Any]
     fds: FdBundle
     continues: bool = False
+    is_first: bool = True
+
+
+@dataclass(frozen=True)
+class Connect:
+    """A step: after a pause of so many seconds, connect, in place of the connection that there was."""
+
+    pause: float
 
 
 @dataclass(frozen=True)
@@ -52,67 +76,136 @@ class Send:
     fds: Sequence[int]
 
 
-Exchange: TypeAlias = Generator[Ask | None, Answer, T]
-"""Yields what to ask, or None for the next answer to it. What it doesn't take of an answer's descriptors is closed."""
+Exchange: TypeAlias = Generator[Ask, Answer, T]
+"""Yields what to ask, and again for the next answer to it. Descriptors that it doesn't take of an answer are closed."""
 
 Received: TypeAlias = tuple[bytes, FdBundle]
-Steps: TypeAlias = Generator[Send | None, Received | None, T]
-"""Yields a Send, or None to receive. A step that fails is thrown in: OSError or DescriptorsLost."""
+Step: TypeAlias = Connect | Send | None
+Steps: TypeAlias = Generator[Step, Received | None, T]
+"""Yields a Connect, a Send, or None to receive. A step that fails is thrown in: OSError or DescriptorsLost."""
+
+
+class _Gone(Exception):
+    """luod closed the connection. `asked`: it may have had the whole call by then."""
+
+    def __init__(self, *, asked: bool) -> None:
+        self.asked = asked
 
 
 class Conversation:
-    """One connection, as far as the protocol goes. `over` says why it is of no use any more."""
+    """All that is said to luod, on one connection after the other. `over` says why the last one is of no use."""
 
-    def __init__(self) -> None:
-        self.over: str | None = None
-        self._framer = Framer(REPLY_BYTES, max_values=REPLY_BYTES)
-        self._awaiting = False
+    def __init__(self, path: str, patience: float = PATIENCE) -> None:
+        """`path` is that of luod's socket, `patience` how long a call may wait for luod to come back, in seconds.
+
+        With 0, no call that luod ended in is asked again.
+        """
+        self.over: str | None = "it was never there"
+        self._path = path
+        self._patience = patience
+        self._closed = False
+        self._framer = Framer()
+        self._open: Ask | None = None
+        self._is_begun = False
+
+    def reach(self, pauses: Iterable[float] = (0.0,)) -> Steps[None]:
+        """The steps to connect: a try after each pause, until luod is there.
+
+        Raises NotRunning, OSError, and Disconnected where it was closed here.
+        """
+        failed: OSError | None = None
+        for pause in pauses:
+            self._check_not_closed()
+            try:
+                yield Connect(pause)
+            except OSError as error:
+                failed = error
+                if not is_absence(error):
+                    break
+            else:
+                self._framer = Framer(REPLY_BYTES, max_values=REPLY_BYTES)
+                self.over = None
+                break
+        self._check_not_closed()
+        if self.over is not None:
+            raise Disconnected(self.over) if failed is None else no_connection(self._path, failed)
 
     def run(self, exchange: Exchange[T]) -> Steps[T]:
-        """The steps of an exchange, into which luod's refusals are thrown. Raises what it does, and Disconnected."""
-        if self.over is not None:
-            raise Disconnected(self.over)
+        """The steps of an exchange, into which luod's refusals are thrown. Raises what it does, and as `reach`."""
         done = False
         try:
             ask = next(exchange)
             while True:
-                if ask is not None:
-                    yield from self._send(ask)
                 try:
-                    answer = yield from self._answer()
+                    answer = yield from self._answer_to(ask)
                 except (WireError, RemoteError) as refused:
                     ask = exchange.throw(refused)
-                    continue
-                with answer.fds:
-                    ask = exchange.send(answer)
+                else:
+                    with answer.fds:
+                        ask = exchange.send(answer)
         except StopIteration as end:
             done = True
             value: T = end.value
             return value
         finally:
             exchange.close()
-            if self._awaiting and not done:
+            if self._open is not None and not done:
                 self.end("a call on it was broken off")
 
     def end(self, reason: str) -> str:
         """Nothing more goes over this connection. Returns why, which may have been known before."""
         self.over = self.over or reason
+        self._open = None
         self._framer.take_fds().close()
         return self.over
 
-    def _send(self, ask: Ask) -> Steps[None]:
-        self._awaiting = True
+    def close(self) -> None:
+        """Nothing more is said at all, not in a call that is under way either."""
+        self._closed = True
+
+    def _check_not_closed(self) -> None:
+        if self._closed:
+            self.end(_CLOSED_HERE)
+            raise Disconnected(_CLOSED_HERE)
+
+    def _answer_to(self, ask: Ask) -> Steps[Answer]:
+        """The next answer to a call, from whichever luod gives it."""
+        pauses = _pauses(self._patience)
+        while True:
+            self._check_not_closed()
+            try:
+                if self.over is not None:
+                    yield from self.reach(pauses)
+                if self._open is ask:
+                    return (yield from self._receive())
+                return (yield from self._send(ask))
+            except _Gone as gone:
+                self.end(_CLOSED_THERE)
+                if gone.asked and not (ask.repeatable and self._patience):
+                    self._check_not_closed()
+                    raise Disconnected(_CLOSED_THERE) from None
+                ask.repeated = ask.repeated or gone.asked
+            except NotRunning as error:
+                if ask.repeated:  # it isn't one that luod never had
+                    raise Disconnected(f"{_CLOSED_THERE}, and didn't come back: {error.reason}") from None
+                raise
+
+    def _send(self, ask: Ask) -> Steps[Answer]:
+        """Ask, and have the first answer."""
+        self._open, self._is_begun = ask, False
+        asked = True
         try:
             yield Send(ask.call.encode(), ask.fds)
         except OSError as error:
             if error.errno in (EBADF, ETOOMANYREFS):  # a descriptor can't be sent, so nothing was
-                self._awaiting = False
+                self._open = None
                 raise
-            if error.errno != EPIPE:
+            if error.errno not in (EPIPE, ECONNRESET):
                 raise self._broken(error) from error
-            # luod closed the connection: why may be there to be received
+            asked = False  # luod closed the connection: why may be there to be received
+        return (yield from self._receive(asked=asked))
 
-    def _answer(self) -> Steps[Answer]:
+    def _receive(self, *, asked: bool = True) -> Steps[Answer]:
         try:
             while (message := self._framer.next_message()) is None:
                 received = yield None
@@ -120,7 +213,7 @@ class Conversation:
                 data, fds = received
                 if not data:
                     fds.close()
-                    raise EOFError
+                    raise _Gone(asked=asked)
                 self._framer.feed(data, fds)
             try:
                 reply = Reply.read(message.body)
@@ -130,39 +223,55 @@ class Conversation:
         except DescriptorsLost as error:
             error.fds.close()
             raise self._broken(error) from error
-        except (OSError, EOFError, ProtocolError) as error:
+        except OSError as error:
+            if error.errno == ECONNRESET:
+                # What was sent had not been read to its end (unix_release_sock() in net/unix/af_unix.c).
+                raise _Gone(asked=self._is_begun) from None
             raise self._broken(error) from error
-        self._awaiting = reply.continues
+        except ProtocolError as error:
+            raise self._broken(error) from error
+        is_first, self._is_begun = not self._is_begun, True
+        if not reply.continues:
+            self._open = None
         if reply.error is not None:
             message.fds.close()
             raise refusal(reply.error, reply.parameters)
-        return Answer(reply.parameters, message.fds, reply.continues)
+        return Answer(reply.parameters, message.fds, reply.continues, is_first)
 
     def _broken(self, error: Exception) -> Disconnected:
         match error:
-            case EOFError():
-                reason = "luod closed it"
             case DescriptorsLost():
                 reason = "descriptors of an answer were lost: this process has no room for them (RLIMIT_NOFILE)"
             case ProtocolError():
                 reason = f"what came is not Varlink: {error}"
             case _:
                 reason = str(error)
+        self._check_not_closed()
         return Disconnected(self.end(reason))
 
 
-class Stream(Generic[T]):
-    """The answers to one call with `more`, each as `read` makes of it."""
+def _pauses(patience: float) -> Iterator[float]:
+    """How long to wait before each try to reach luod, in seconds: at once, then ever longer, `patience` in all."""
+    yield 0.0
+    pause = _FIRST_PAUSE
+    while patience > 0:
+        yield min(pause, patience)
+        patience -= pause
+        pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def __init__(self, ask: Ask, read: Callable[[Answer], T]) -> None:
+
+class Stream(Generic[T]):
+    """The answers to one call with `more`, each as `read` makes of it. `endless`: it is asked again after the last."""
+
+    def __init__(self, ask: Ask, read: Callable[[Answer], T], *, endless: bool = False) -> None:
         self.over = False
-        self._ask: Ask | None = ask
+        self._ask = ask
         self._read = read
+        self._endless = endless
 
     def next(self) -> Exchange[T]:
-        ask, self._ask = self._ask, None
-        answer = yield ask
-        self.over = not answer.continues
+        answer = yield self._ask
+        self.over = not (answer.continues or self._endless)
         return self._read(answer)
 
 

@@ -33,9 +33,9 @@ class NotRunning(ClientError):
 
 
 class Disconnected(ClientError):
-    """The connection is of no use any more, and every call on it says so: connect again.
+    """A call was not answered: it may or may not have been done. The next one goes over a new connection.
 
-    A call that was under way may or may not have been done.
+    luod ended and didn't come back in time, or the connection was closed here, or what came was no answer.
     """
 
     def __init__(self, reason: str) -> None:
@@ -64,6 +64,11 @@ class RemoteError(ClientError):
 def socket_path(path: str | None) -> str:
     """Where luod listens: `path`, else $LUOD_SOCKET, else /run/luod/io.luod."""
     return path or os.environ.get("LUOD_SOCKET") or DEFAULT_SOCKET
+
+
+def is_absence(error: OSError) -> bool:
+    """Whether connect() failed because no luod is there: one may be later."""
+    return error.errno in _NOBODY_THERE
 
 
 def no_connection(path: str, error: OSError) -> NotRunning | OSError:

@@ -1,14 +1,26 @@
 """A client in trio. Its methods are the requests of `requests`, awaited."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, closing
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import trio
 
 from luod.client import requests
-from luod.client.exchange import Answer, Conversation, Exchange, Received, Send, Stream, as_method
-from luod.client.failures import no_connection, socket_path
+from luod.client.exchange import (
+    PATIENCE,
+    Answer,
+    Connect,
+    Conversation,
+    Exchange,
+    Received,
+    Send,
+    Step,
+    Steps,
+    Stream,
+    as_method,
+)
+from luod.client.failures import socket_path
 from luod.client.requests import Event, HasFileno
 from luod.sockets import DescriptorsLost
 from luod.transport import Connection
@@ -25,15 +37,18 @@ def _method(request: Callable[P, Exchange[T]]) -> "Callable[Concatenate[TrioClie
 
 
 class TrioClient:
-    """A connection to luod. Tasks may share it: their calls are done one after the other.
+    """What luod is asked with, by one connection after the other. Tasks may share it: their calls are done one after
+    the other.
 
     A call that is cancelled while it waits for luod takes the connection with it; one that waits for its turn doesn't.
     """
 
-    def __init__(self, path: str, connection: Connection) -> None:
+    def __init__(self, path: str, patience: float = PATIENCE) -> None:
         self.path = path
-        self._connection = connection
-        self._conversation = Conversation()
+        self.patience = patience
+        self._conversation = Conversation(path, patience)
+        self._connection: Connection | None = None
+        self._connecting = trio.CancelScope()
         self._lock = trio.Lock()
 
     create = _method(requests.create)
@@ -64,8 +79,9 @@ class TrioClient:
         participates and leaves the block is not ready.
         """
         stream = requests.watch(sessions, participate=participate, owner=owner)
-        async with connect(self.path) as own, aclosing(own._each(stream)) as events:
-            yield events
+        with closing(TrioClient(self.path, self.patience)) as own:
+            async with aclosing(own._each(stream)) as events:
+                yield events
 
     @asynccontextmanager
     async def stream(
@@ -75,21 +91,29 @@ class TrioClient:
         caller's to close.
         """
         stream = requests.stream(method, parameters, fds)
-        async with connect(self.path) as own, aclosing(own._each(stream)) as answers:
-            yield answers
+        with closing(TrioClient(self.path, self.patience)) as own:
+            async with aclosing(own._each(stream)) as answers:
+                yield answers
 
     def close(self) -> None:
         """Close the connection, a call that waits in another task included. No session is lost by it."""
-        self._conversation.end("it was closed here")
-        self._connection.close()
+        self._conversation.close()
+        self._connecting.cancel()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
 
     async def _each(self, stream: Stream[T]) -> AsyncGenerator[T, None]:
         while not stream.over:
             yield await self._run(stream.next())
 
     async def _run(self, exchange: Exchange[T]) -> T:
+        return await self._do_all(self._conversation.run(exchange))
+
+    async def _do_all(self, steps: Steps[T]) -> T:
         async with self._lock:
-            steps = self._conversation.run(exchange)
             try:
                 step = next(steps)
                 while True:
@@ -107,28 +131,26 @@ class TrioClient:
             finally:
                 steps.close()
                 if self._conversation.over is not None:
-                    self._connection.close()
+                    self._hang_up()
 
-    async def _do(self, step: Send | None) -> Received | None:
-        if step is None:
-            return await self._connection.receive()
-        await self._connection.send(step.data, step.fds)
+    async def _do(self, step: Step) -> Received | None:
+        match step, self._connection:
+            case Connect(pause), _:
+                self._hang_up()
+                with trio.CancelScope() as self._connecting:
+                    await trio.sleep(pause)
+                    self._connection = await Connection.to(self.path)
+            case Send(data, fds), Connection() as connection:
+                await connection.send(data, fds)
+            case None, Connection() as connection:
+                return await connection.receive()
         return None
 
 
 @asynccontextmanager
-async def connect(path: str | None = None) -> AsyncIterator[TrioClient]:
-    """Connect to luod. `path` is that of its socket.
-
-    Raises NotRunning where no luod listens there, and OSError where the caller may not connect.
-    """
-    path = socket_path(path)
-    try:
-        connection = await Connection.to(path)
-    except OSError as error:
-        raise no_connection(path, error) from None
-    luod = TrioClient(path, connection)
-    try:
-        yield luod
-    finally:
-        luod.close()
+async def connect(path: str | None = None, *, patience: float = PATIENCE) -> AsyncIterator[TrioClient]:
+    """Connect to luod, as `luod.client.connect` does."""
+    client = TrioClient(socket_path(path), patience)
+    with closing(client):
+        await client._do_all(client._conversation.reach())
+        yield client

@@ -2,8 +2,12 @@
 
 Sessions belong to their owner: `owner` (a uid) is for those who may act for others. Whatever luod refuses is raised
 as a class of `luod.errors`; what else can go wrong stands in `luod.client.failures`.
+
+A call that luod ended in is asked again. What it finds done then counts as done by it, for it can't tell: a session
+that is over as finished or discarded, a token that is gone as unpreserved, these very files in place as preserved.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -12,13 +16,22 @@ from pydantic import ValidationError
 
 from luod.client.exchange import Answer, Ask, Exchange, Stream
 from luod.client.failures import BadReply
-from luod.errors import InvalidParameter, SessionLost, SessionNotFound
+from luod.errors import (
+    AlreadyPreserved,
+    InvalidParameter,
+    SessionExists,
+    SessionLost,
+    SessionNotFound,
+    TokenInUse,
+    TokenNotFound,
+    WrongDirection,
+)
 from luod.fds import FdBundle, OwnedFd
 from luod.interface import Method, custody, update
 from luod.interface import model as wire
 from luod.interface.custody import File, Session, WatchReply
 from luod.kernel import api
-from luod.lifecycle import Mode
+from luod.lifecycle import Direction, Mode
 from luod.sockets import FDS_MAX
 from luod.varlink.messages import Call
 
@@ -41,8 +54,15 @@ class ToPreserve:
 
 
 def create(name: str, labels: dict[str, str] | None = None, owner: int | None = None) -> Exchange[Session]:
-    """Make a session whose files luod preserves and retrieves. Raises SessionExists."""
-    reply, _ = yield from _one(_custody("Create", name=name, labels=labels, owner=owner), custody.CreateReply)
+    """Make a session whose files luod preserves and retrieves. Raises SessionExists.
+
+    Asked again, an empty one with these labels counts as this one.
+    """
+    ask = _custody("Create", name=name, labels=labels, owner=owner)
+    try:
+        reply, _ = yield from _one(ask, custody.CreateReply)
+    except SessionExists:
+        return (yield from _made_before(ask, Mode.CUSTODIAL, labels, owner))
     return reply.session
 
 
@@ -53,9 +73,15 @@ def create_delegated(
 
     luod holds a copy of it: giving up this one loses nothing. What is preserved in it comes back only in the next
     kernel: after a crash in this one, discard the session and make it anew. Raises SessionExists.
+
+    Asked again, a delegated one with these labels counts as this one.
     """
     ask = _custody("Create", name=name, mode=Mode.DELEGATED, labels=labels, owner=owner)
-    reply, answer = yield from _one(ask, custody.CreateReply)
+    try:
+        reply, answer = yield from _one(ask, custody.CreateReply)
+    except SessionExists:
+        session = yield from _made_before(ask, Mode.DELEGATED, labels, owner)
+        return session, (yield from claim(name, owner))
     if reply.file_descriptor_index is None:
         raise BadReply(ask.call.method, "a delegated session came without its descriptor")
     return reply.session, _kernel_session(_take(ask, answer, reply.file_descriptor_index))
@@ -78,19 +104,30 @@ def preserve_all(session: str, files: Sequence[ToPreserve], owner: int | None = 
         raise InvalidParameter("files", f"one call takes at most {FDS_MAX} descriptors")
     named = [{"fileDescriptorIndex": i, "token": f.token, "name": f.name} for i, f in enumerate(files)]
     ask = _custody("Preserve", [f.fd for f in files], session=session, files=named, owner=owner)
-    reply, _ = yield from _one(ask, custody.PreserveReply)
+    try:
+        reply, _ = yield from _one(ask, custody.PreserveReply)
+    except (TokenInUse, AlreadyPreserved):
+        if ask.repeated and (there := (yield from _preserved_before(session, files, owner))):
+            return there
+        raise
     if len(reply.files) != len(files):
         raise BadReply(ask.call.method, f"{len(reply.files)} files for {len(files)} descriptors")
     return reply.files
 
 
 def unpreserve(session: str, tokens: Sequence[int], owner: int | None = None) -> Exchange[bool]:
-    """Take files out of an outgoing session. Returns whether their memory is free; else it is when the session ends.
+    """Take files out of an outgoing session. Returns whether their memory is known to be free; it is, at the latest,
+    when the session ends.
 
     Raises SessionNotFound, TokenNotFound, WrongDirection.
     """
     ask = _custody("Unpreserve", session=session, tokens=list(tokens), owner=owner)
-    reply, _ = yield from _one(ask, custody.UnpreserveReply)
+    try:
+        reply, _ = yield from _one(ask, custody.UnpreserveReply)
+    except TokenNotFound:
+        if ask.repeated and not (yield from _held(session, owner)).keys() & set(tokens):
+            return False
+        raise
     return reply.released
 
 
@@ -127,7 +164,15 @@ def finish(session: str, *, rearm: bool = False, owner: int | None = None) -> Ex
     `rearm` preserves the same files again for the next live update.
     Raises SessionNotFound, WrongDirection, FinishRefused.
     """
-    yield from _one(_custody("Finish", session=session, rearm=rearm or None, owner=owner), wire.Reply)
+    ask = _custody("Finish", session=session, rearm=rearm or None, owner=owner)
+    try:
+        yield from _one(ask, wire.Reply)
+    except SessionNotFound:
+        if not ask.repeated:
+            raise
+    except WrongDirection:  # what is rearmed goes out again
+        if not (ask.repeated and rearm):
+            raise
 
 
 def discard(session: str, owner: int | None = None) -> Exchange[None]:
@@ -135,7 +180,12 @@ def discard(session: str, owner: int | None = None) -> Exchange[None]:
 
     Raises SessionNotFound, WrongDirection.
     """
-    yield from _one(_custody("Discard", session=session, owner=owner), wire.Reply)
+    ask = _custody("Discard", session=session, owner=owner)
+    try:
+        yield from _one(ask, wire.Reply)
+    except SessionNotFound:
+        if not ask.repeated:
+            raise
 
 
 def claim(session: str, owner: int | None = None) -> Exchange[api.Session]:
@@ -165,27 +215,31 @@ def find(session: str, owner: int | None = None) -> Exchange[Session | None]:
 def list_sessions(*, all_owners: bool = False, owner: int | None = None) -> Exchange[list[Session]]:
     """The owner's sessions, or everybody's. Lost ones are among them: `lost` says why."""
     ask = _custody("List", all=all_owners or None, owner=owner, more=True)
-    sessions = []
-    answer = yield ask
+    sessions: list[Session] = []
     while True:
+        answer = yield ask
+        if answer.is_first:
+            sessions.clear()
         reply = _read(ask, answer, custody.ListReply)
         if reply.session is not None:
             sessions.append(reply.session)
         if not answer.continues:
             return sessions
-        answer = yield None
 
 
 def ready(event: Event) -> Exchange[None]:
-    """Tell luod that this watcher is ready for the live update that `event` announced. Raises NoUpdate."""
+    """Tell luod that this watcher is ready for the live update that `event` announced. Raises NoUpdate.
+
+    Not asked again: luod's end is the end of the live update, and of the watcher.
+    """
     number, watcher = _taking_part(event)
-    yield from _one(_custody("Ready", update=number, watcher=watcher), wire.Reply)
+    yield from _one(_custody("Ready", update=number, watcher=watcher, repeatable=False), wire.Reply)
 
 
 def veto(event: Event, reason: str) -> Exchange[None]:
-    """Refuse the live update that `event` announced. Raises NoUpdate."""
+    """Refuse the live update that `event` announced. Raises NoUpdate. Not asked again, as `ready` isn't."""
     number, watcher = _taking_part(event)
-    yield from _one(_custody("Veto", update=number, watcher=watcher, reason=reason), wire.Reply)
+    yield from _one(_custody("Veto", update=number, watcher=watcher, reason=reason, repeatable=False), wire.Reply)
 
 
 def status() -> Exchange[update.StatusReply]:
@@ -203,7 +257,10 @@ def manifest() -> Exchange[dict[str, Any]]:
 def call(
     method: str, parameters: Mapping[str, Any] | None = None, fds: Sequence[int | HasFileno] = ()
 ) -> Exchange[Answer]:
-    """Call any Varlink method, with borrowed descriptors. The answer's own are the caller's to close."""
+    """Call any Varlink method, with borrowed descriptors. The answer's own are the caller's to close.
+
+    Not asked again where luod ended before it answered: only the caller knows whether that would do harm.
+    """
     answer = yield _raw(method, parameters, fds)
     return _handed_over(answer)
 
@@ -214,7 +271,9 @@ def stream(method: str, parameters: Mapping[str, Any] | None, fds: Sequence[int 
 
 
 def watch(sessions: Sequence[str] | None, *, participate: bool, owner: int | None) -> Stream[Event]:
-    """The events of Watch, each with the watcher that the first one named."""
+    """The events of Watch, each with the watcher that the first one named. After luod's end it goes on with the next
+    luod, and another first one.
+    """
     names = None if sessions is None else list(sessions)
     ask = _custody("Watch", sessions=names, participate=participate or None, owner=owner, more=True)
     watcher: str | None = None
@@ -225,11 +284,19 @@ def watch(sessions: Sequence[str] | None, *, participate: bool, owner: int | Non
         watcher = event.watcher or watcher
         return event.model_copy(update={"watcher": watcher})
 
-    return Stream(ask, read)
+    return Stream(ask, read, endless=True)
 
 
-def _custody(member: str, fds: Sequence[int | HasFileno] = (), /, *, more: bool = False, **parameters: Any) -> Ask:
-    return _ask(custody.NAME, custody.METHODS, member, fds, more=more, **parameters)
+def _custody(
+    member: str,
+    fds: Sequence[int | HasFileno] = (),
+    /,
+    *,
+    more: bool = False,
+    repeatable: bool = True,
+    **parameters: Any,
+) -> Ask:
+    return _ask(custody.NAME, custody.METHODS, member, fds, more=more, repeatable=repeatable, **parameters)
 
 
 def _update(member: str) -> Ask:
@@ -244,23 +311,61 @@ def _ask(
     /,
     *,
     more: bool = False,
+    repeatable: bool = True,
     **parameters: Any,
 ) -> Ask:
     """A call of ours. Raises InvalidParameter as luod would, before anything is sent."""
     given = methods[member].parameters.read({name: value for name, value in parameters.items() if value is not None})
-    return _raw(f"{interface}.{member}", given.wire(), fds, more=more)
+    return _raw(f"{interface}.{member}", given.wire(), fds, more=more, repeatable=repeatable)
 
 
 def _raw(
-    method: str, parameters: Mapping[str, Any] | None, fds: Sequence[int | HasFileno], *, more: bool = False
+    method: str,
+    parameters: Mapping[str, Any] | None,
+    fds: Sequence[int | HasFileno],
+    *,
+    more: bool = False,
+    repeatable: bool = False,
 ) -> Ask:
-    numbers = tuple(fd if isinstance(fd, int) else fd.fileno() for fd in fds)
-    return Ask(Call(method, dict(parameters or {}), more=more), numbers)
+    return Ask(Call(method, dict(parameters or {}), more=more), tuple(map(_number, fds)), repeatable)
+
+
+def _number(fd: int | HasFileno) -> int:
+    return fd if isinstance(fd, int) else fd.fileno()
 
 
 def _one(ask: Ask, model: type[R]) -> Exchange[tuple[R, Answer]]:
     answer = yield ask
     return _read(ask, answer, model), answer
+
+
+def _made_before(ask: Ask, mode: Mode, labels: dict[str, str] | None, owner: int | None) -> Exchange[Session]:
+    """The session that was asked for, if an earlier asking may have made it. Raises SessionExists."""
+    name = ask.call.parameters["name"]
+    there = (yield from find(name, owner)) if ask.repeated else None
+    wanted = mode, labels or {}, Direction.OUTGOING
+    if there is None or there.files or (there.mode, there.labels, there.direction) != wanted:
+        raise SessionExists(name)
+    return there
+
+
+def _held(session: str, owner: int | None) -> Exchange[dict[int, File]]:
+    there = yield from find(session, owner)
+    return {} if there is None else {file.token: file for file in there.files}
+
+
+def _preserved_before(session: str, files: Sequence[ToPreserve], owner: int | None) -> Exchange[list[File] | None]:
+    """What luod recorded of these files, if an earlier asking has preserved them; they are known by their inodes."""
+    held = yield from _held(session, owner)
+    there = []
+    for file in files:
+        known = os.fstat(_number(file.fd))
+        alike = [each for each in held.values() if (each.name, each.size) == (file.name, known.st_size)]
+        for each in alike if file.token is None else [held[file.token]] if file.token in held else []:
+            with (yield from retrieve(session, [each.token], owner))[each.token] as fd:
+                if os.path.samestat(os.fstat(fd.fileno()), known):
+                    there.append(each)
+    return there if len(there) == len(files) else None
 
 
 def _read(ask: Ask, answer: Answer, model: type[R]) -> R:

@@ -3,14 +3,11 @@
 import os
 import random
 import threading
-from contextlib import suppress
 
 import pytest
 
 from eventually import within
-from luod.client import connect
-from luod.client.failures import ClientError
-from luod.client.requests import ToPreserve
+from luod.client import Disconnected, ToPreserve, connect
 from luod.errors import SessionLost, WireError
 from memory import content, memfds
 from survivor import survivor
@@ -22,29 +19,10 @@ def luod(sim, tmp_path):
         yield luod
 
 
-def reached(luod):
-    """A client of the luod that there is, or of the next one."""
-    clients = []
-
-    def try_it():
-        with suppress(ClientError, ConnectionError):
-            client = connect(luod.socket)
-            try:
-                client.status()
-            except BaseException:
-                client.close()
-                raise
-            clients.append(client)
-        return clients
-
-    within(30, try_it)
-    return clients[0]
-
-
 def everything(luod):
     """What Retrieve gives back of each session, or the error that it gives."""
     found = {}
-    with reached(luod) as client:
+    with connect(luod.socket) as client:
         for session in client.list():
             try:
                 files = client.retrieve(session.name)
@@ -145,54 +123,82 @@ def points(requests):
     return [pytest.param(what, point, id=f"{what} - {point}") for what in requests for point in requests[what][2]]
 
 
-def killed_at(luod, point, act):
-    """Make a request in which luod dies."""
+def killed_at(luod, point, request):
+    """Have luod die in a request."""
     before = luod.pid()
-    with reached(luod) as client:
-        luod.plan.die_at(point)
-        with pytest.raises(ClientError):
-            act(client)
+    luod.plan.die_at(point)
+    request()
     within(20, lambda: luod.pid() not in (None, before))
     assert luod.plan.point == ""
 
 
+def of_who_waits(luod, act):
+    """A request of a client that waits for luod to come back: luod's death is nothing that it notices."""
+
+    def request():
+        with connect(luod.socket) as client:
+            act(client)
+
+    return request
+
+
+def of_who_gives_up(luod, act):
+    """A request of a client that doesn't wait: nobody answers it."""
+
+    def request():
+        with connect(luod.socket, patience=0) as client, pytest.raises(Disconnected):
+            act(client)
+
+    return request
+
+
+clients = pytest.mark.parametrize("client", [of_who_waits, of_who_gives_up])
+
+
+@clients
 @pytest.mark.parametrize(("what", "point"), points(OUTGOING))
-def test_a_kill_at_any_point_finds_a_request_done_or_not_begun(luod, sim, what, point):
+def test_a_kill_at_any_point_finds_a_request_done_or_not_begun(luod, sim, what, point, client):
     act, after, _ = OUTGOING[what]
     before = dict(BEFORE)
-    with reached(luod) as client:
-        set_up(client)
+    with connect(luod.socket) as owner:
+        set_up(owner)
         if what == "preserve the first":
-            client.create("empty")
+            owner.create("empty")
             before["empty"] = {}
-    killed_at(luod, point, act)
+    killed_at(luod, point, client(luod, act))
     found = everything(luod)
-    assert found in (before, after)
-    with reached(luod) as client:
-        assert client.status().fd_store["unclear"] == []
+    assert found == after or (found == before and client is of_who_gives_up)
+    assert unclear(luod) == []
     next_kernel(luod, sim)
     assert everything(luod) == found
 
 
+@clients
 @pytest.mark.parametrize(("what", "point"), points(INCOMING))
-def test_a_kill_at_any_point_of_what_is_done_to_what_came_over(luod, sim, what, point):
+def test_a_kill_at_any_point_of_what_is_done_to_what_came_over(luod, sim, what, point, client):
     act, after, _ = INCOMING[what]
-    with reached(luod) as client:
-        set_up(client)
+    with connect(luod.socket) as owner:
+        set_up(owner)
     next_kernel(luod, sim)
-    killed_at(luod, point, act)
-    found = everything(luod)
     if (what, point) in EXPOSED:
-        assert found == BEFORE | {"ram": "SessionLost"}
+        killed_at(luod, point, of_who_gives_up(luod, act))
+        assert everything(luod) == BEFORE | {"ram": "SessionLost"}
         return
-    assert found in (BEFORE, after)
-    with reached(luod) as client:
-        assert client.status().fd_store["unclear"] == []
-        for session in client.list():
+    killed_at(luod, point, client(luod, act))
+    found = everything(luod)
+    assert found == after or (found == BEFORE and client is of_who_gives_up)
+    assert unclear(luod) == []
+    with connect(luod.socket) as owner:
+        for session in owner.list():
             if session.direction == "incoming":
-                client.finish(session.name, rearm=True)
+                owner.finish(session.name, rearm=True)
     next_kernel(luod, sim)
     assert everything(luod) == found
+
+
+def unclear(luod):
+    with connect(luod.socket) as client:
+        return client.status().fd_store["unclear"]
 
 
 def next_kernel(luod, sim):
@@ -205,10 +211,9 @@ def next_kernel(luod, sim):
 
 
 class Wanderer(threading.Thread):
-    """A client that asks for one thing after another, and knows what must be there whatever luod answers or doesn't.
+    """A client that asks for one thing after another, and is answered whatever luod dies of meanwhile.
 
-    `sure` is what it was told is there, by session and token; `unsure` the other thing that may be so instead, after a
-    request that nobody answered.
+    `sure` is what it was told is there, by session and token.
     """
 
     def __init__(self, luod, number, stop):
@@ -222,16 +227,15 @@ class Wanderer(threading.Thread):
         self._random = random.Random(number)
         self._count = 0
         self.sure = {}
-        self.unsure = None
 
     def run(self):
         try:
-            while not self._stop_at.is_set():
-                with reached(self._luod) as client, suppress(ClientError):
-                    self.look(client)
-                    while not self._stop_at.is_set():
-                        self.ask(client)
-                        self.done += 1
+            with connect(self._luod.socket) as client:
+                while not self._stop_at.is_set():
+                    if self.done % LOOK_EVERY == 0:
+                        self.look(client)
+                    self.ask(client)
+                    self.done += 1
         except BaseException as error:
             self.problems.append(f"{self.name}: {error!r}")
             raise
@@ -251,17 +255,14 @@ class Wanderer(threading.Thread):
                 found[session.name] = {token: content(fd) for token, fd in files.items()}
                 for fd in files.values():
                     fd.close()
-        assert found in (self.sure, self.unsure), f"{found} is neither {self.sure} nor {self.unsure}"
-        self.sure, self.unsure = found, None
+        assert found == self.sure
 
     def ask(self, client):
         """Ask for something. It is sure once it was answered."""
         act, after = self._random.choice([self._create, self._preserve, self._preserve, self._unpreserve, self._end])()
-        if act is None:
-            return
-        self.unsure = after
-        act(client)
-        self.sure, self.unsure = after, None
+        if act is not None:
+            act(client)
+            self.sure = after
 
     def _copy(self):
         return {name: dict(files) for name, files in self.sure.items()}
@@ -321,6 +322,7 @@ class Wanderer(threading.Thread):
         return end, after
 
 
+LOOK_EVERY = 20
 KILLS = int(os.environ.get("LUOD_KILLS", "40"))
 
 
@@ -354,7 +356,7 @@ def test_whatever_comes_at_any_moment_nothing_acknowledged_is_lost(luod, sim, tr
             each.join()
         assert [each.problems for each in wanderers if each.problems] == []
         successors = []
-        with reached(luod) as client:
+        with connect(luod.socket) as client:
             for each in wanderers:
                 each.look(client)
                 again = Wanderer(luod, each._number, stop)

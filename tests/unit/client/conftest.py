@@ -7,10 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from luod.client import (
-    Client,
-    connect,
-)
+from luod.client import Client, connect
 
 from .played import InTrio, Stage
 
@@ -31,5 +28,5 @@ def luod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
 
 
 @pytest.fixture(params=[connect, InTrio], ids=["blocking", "trio"])
-def connected(request: pytest.FixtureRequest) -> Callable[[], Client]:
+def connected(request: pytest.FixtureRequest) -> Callable[..., Client]:
     return request.param

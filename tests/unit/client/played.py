@@ -12,6 +12,7 @@ import trio.testing
 
 from luod import errors
 from luod.client import connect_trio
+from luod.client.exchange import PATIENCE
 from luod.fds import FdBundle
 from luod.sockets import receive_blocking, send_blocking
 from luod.varlink.framing import Framer
@@ -57,9 +58,13 @@ class Peer:
     def answers(self, parameters: dict | None = None, fds: int = 0, *, continues: bool = False) -> None:
         """Send a reply with so many new descriptors."""
         lent = [os.memfd_create(f"file{number}") for number in range(fds)]
-        send_blocking(self.sock, Reply(parameters or {}, continues).encode(), lent)
+        self.lends(parameters or {}, lent, continues=continues)
         for fd in lent:
             os.close(fd)
+
+    def lends(self, parameters: dict, fds: list[int], *, continues: bool = False) -> None:
+        """Send a reply with these descriptors."""
+        send_blocking(self.sock, Reply(parameters, continues).encode(), fds)
 
     def refuses(self, error: errors.WireError) -> None:
         send_blocking(self.sock, Reply(error.parameters(), error=error.wire_name()).encode())
@@ -103,7 +108,8 @@ class Stage:
 class InTrio:
     """A client in trio, whose loop runs in another thread, to be called as one that blocks."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = PATIENCE) -> None:
+        self._patience = patience
         self._ready: SimpleQueue[tuple] = SimpleQueue()
 
     def __enter__(self) -> "InTrio":
@@ -117,7 +123,7 @@ class InTrio:
         self._thread.join()
 
     async def _live(self) -> None:
-        async with connect_trio() as client:
+        async with connect_trio(patience=self._patience) as client:
             end = trio.Event()
             self._ready.put((client, trio.lowlevel.current_trio_token(), end))
             await end.wait()
@@ -132,3 +138,28 @@ class InTrio:
 def page(*tokens: int, following: list[int] | None = None) -> dict:
     files = [{"fileDescriptorIndex": index, "token": token} for index, token in enumerate(tokens)]
     return {"files": files} | ({"next": following} if following else {})
+
+
+def served(method: str, parameters: dict, answer: dict | None = None) -> Callable[[Peer], None]:
+    """A connection on which luod is asked for this, and answers."""
+
+    def script(peer: Peer) -> None:
+        peer.asked(method, parameters)
+        peer.answers(answer)
+
+    return script
+
+
+def unanswered(method: str, parameters: dict, *, more: bool = False) -> Callable[[Peer], None]:
+    """A connection on which luod is asked for this, and ends."""
+    return lambda peer: peer.asked(method, parameters, more=more)
+
+
+def refused(method: str, parameters: dict, error: errors.WireError) -> Callable[[Peer], None]:
+    """A connection on which luod is asked for this, and refuses it."""
+
+    def script(peer: Peer) -> None:
+        peer.asked(method, parameters)
+        peer.refuses(error)
+
+    return script

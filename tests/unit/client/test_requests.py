@@ -144,9 +144,10 @@ def test_a_page_that_never_comes_closes_those_before_it(luod, connected):
         peer.asked("Retrieve", {"session": "ram"})
         peer.answers(page(5, 6, following=[7]), fds=2)
         peer.asked("Retrieve", {"session": "ram", "tokens": [7]})
+        os.unlink(luod.path)
 
     luod.plays(script)
-    with connected() as client, pytest.raises(Disconnected, match="luod closed it"):
+    with connected(patience=0) as client, pytest.raises(Disconnected, match="luod closed it"):
         client.retrieve("ram")
 
 

@@ -1,18 +1,31 @@
 """Calls with several answers: Watch, and any other."""
 
+from collections.abc import Callable
+
 import pytest
 
 from luod.client import Event, connect, connect_trio
 
 from .played import Peer
 
-EVENTS = [{"event": "watching", "watcher": "secret"}, {"event": "prepare", "update": 4}, {"event": "stopping"}]
+
+def watched(*events: dict) -> Callable[[Peer], None]:
+    """A connection on which luod tells of these; of the last one before it stops."""
+
+    def script(peer: Peer) -> None:
+        peer.asked("Watch", {"sessions": ["ram"], "participate": True}, more=True)
+        for event in events:
+            peer.answers(event, continues=event is not STOPPING)
+
+    return script
 
 
-def watched(peer: Peer) -> None:
-    peer.asked("Watch", {"sessions": ["ram"], "participate": True}, more=True)
-    for event in EVENTS:
-        peer.answers(event, continues=event is not EVENTS[-1])
+PREPARE = {"event": "prepare", "update": 4}
+STOPPING = {"event": "stopping"}
+
+
+def watching(secret: str) -> dict:
+    return {"event": "watching", "watcher": secret}
 
 
 def takes_part(peer: Peer) -> None:
@@ -23,28 +36,40 @@ def takes_part(peer: Peer) -> None:
 
 
 def test_who_watches_takes_part_on_the_connection_that_is_free(luod):
-    luod.plays(takes_part, watched)
-    with connect() as client:
-        seen = []
-        with client.watch(["ram"], participate=True) as events:
-            for event in events:
-                seen.append(event.event)
-                if event.event == "prepare":
-                    client.ready(event)
-                    client.veto(event, "a guest is migrating")
-    assert seen == ["watching", "prepare", "stopping"]
+    luod.plays(takes_part, watched(watching("secret"), PREPARE))
+    with connect() as client, client.watch(["ram"], participate=True) as events:
+        for event in events:
+            if event.event == "prepare":
+                client.ready(event)
+                client.veto(event, "a guest is migrating")
+                break
 
 
 async def test_who_watches_in_trio_takes_part_on_the_connection_that_is_free(luod):
-    luod.plays(takes_part, watched)
+    luod.plays(takes_part, watched(watching("secret"), PREPARE))
     async with connect_trio() as client, client.watch(["ram"], participate=True) as events:
-        seen = []
         async for event in events:
-            seen.append(event.event)
             if event.event == "prepare":
                 await client.ready(event)
                 await client.veto(event, "a guest is migrating")
-    assert seen == ["watching", "prepare", "stopping"]
+                break
+
+
+@pytest.mark.parametrize("last", [[STOPPING], []], ids=["stopped", "killed"])
+def test_who_watches_goes_on_with_the_next_luod(luod, last):
+    first = watched(watching("one"), *last)
+    luod.plays(Peer.sees_the_client_go, first, watched(watching("two"), PREPARE))
+    seen = []
+    with connect() as client, client.watch(["ram"], participate=True) as events:
+        for event in events:
+            seen.append((event.event, event.watcher))
+            if event.event == "prepare":
+                break
+    assert [known for known in seen if known[0] != "stopping"] == [
+        ("watching", "one"),
+        ("watching", "two"),
+        ("prepare", "two"),
+    ]
 
 
 def leaves_early(peer: Peer) -> None:
