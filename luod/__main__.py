@@ -19,7 +19,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(prog="luod", description=luod.__doc__)
     parser.add_argument("--version", action="version", version=f"luod {luod.__version__}")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration (default: /etc/luod/luod.toml)")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="configuration (default: luod.toml and drop-ins in /etc/luod, /run/luod, /usr/lib/luod)",
+    )
+    parser.add_argument("--check-config", action="store_true", help="only say whether the configuration can be used")
     parser.add_argument("--socket", type=Path, metavar="PATH", help="where clients connect")
     parser.add_argument("--device", metavar="PATH", help="/dev/liveupdate, or the socket of `python -m luod.sim`")
     parser.add_argument("--runtime-directory", type=Path, metavar="DIR", help="where manifest.json is written")
@@ -33,17 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return demonstration.main(given.file)
 
-    from luod.config import Config, ConfigError
+    from functools import partial
+
+    from luod.config import Config
+    from luod.daemon import check
     from luod.daemon import main as be_luod
 
-    try:
-        config = Config.load(
-            given.config, socket=given.socket, device=given.device, runtime_directory=given.runtime_directory
-        )
-    except ConfigError as error:
-        print(f"luod: {error}", file=sys.stderr)
-        return 1
-    return be_luod(config)
+    names = ("socket", "device", "runtime_directory")
+    load = partial(Config.load, given.config, **{name: getattr(given, name) for name in names})
+    return check(load) if given.check_config else be_luod(load)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from luod.fds import FdBundle
 from luod.interface import custody
 from luod.kernel.api import KernelError
 from luod.methods import RETRIEVE, SERVED, WATCH, Methods, Request
-from luod.policy import Limits
+from luod.policy import Policy
 from luod.sockets import DescriptorsLost, Peer
 from luod.transport import Connection
 from luod.update import Event, Watcher, Watchers
@@ -56,12 +56,12 @@ class Guests:
     `lending` is for replies that carry many descriptors: as long as nobody reads them they are open in luod.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, policy: Policy) -> None:
         self.conversations: set[Conversation] = set()
         self.reading = trio.Lock()
-        self.lending = trio.CapacityLimiter(limits.threads_per_owner)
-        self._threads = trio.CapacityLimiter(limits.threads_per_owner)
-        self._most_in_flight = limits.descriptors_in_flight_per_owner
+        self.lending = trio.CapacityLimiter(policy.limits.threads_per_owner)
+        self._threads = trio.CapacityLimiter(policy.limits.threads_per_owner)
+        self._policy = policy
         self._in_flight = 0
         self._closing: set[trio.CancelScope] = set()
         self._patience = math.inf
@@ -71,6 +71,11 @@ class Guests:
         """Whether nothing is left of this owner, no thread that is still at work either."""
         return not self.conversations and not self._threads.borrowed_tokens
 
+    def adapt(self) -> None:
+        """Have as many threads as the policy says now."""
+        for limiter in (self.lending, self._threads):
+            limiter.total_tokens = self._policy.limits.threads_per_owner
+
     async def run(self, work: Callable[[], T]) -> T:
         """Do in a thread of this owner's what may block. Once begun it is never abandoned."""
         return await trio.to_thread.run_sync(work, limiter=self._threads)
@@ -78,8 +83,9 @@ class Guests:
     def count(self, arrived: int) -> None:
         """Count descriptors that a client sent; `close` counts them off again. Raises QuotaExceeded."""
         self._in_flight += arrived
-        if self._in_flight > self._most_in_flight:
-            raise errors.QuotaExceeded("descriptors in flight", self._most_in_flight)
+        most = self._policy.limits.descriptors_in_flight_per_owner
+        if self._in_flight > most:
+            raise errors.QuotaExceeded("descriptors in flight", most)
 
     async def close(self, fds: FdBundle) -> None:
         """Close descriptors that a client sent, however long it takes."""
@@ -128,7 +134,7 @@ class Conversation:
         methods: Methods,
         service: Service,
         watchers: Watchers,
-        limits: Limits,
+        policy: Policy,
     ) -> None:
         self._connection = connection
         self._peer = peer
@@ -136,7 +142,7 @@ class Conversation:
         self._methods = methods
         self._service = service
         self._watchers = watchers
-        self._limits = limits
+        self._policy = policy
         self._framer = Framer()
         self._idle = trio.CancelScope()
         self._stopping = False
@@ -172,7 +178,7 @@ class Conversation:
 
         Raises ProtocolError or QuotaExceeded for what ends the connection.
         """
-        deadline = trio.current_time() + self._limits.half_message_seconds
+        deadline = trio.current_time() + self._policy.limits.half_message_seconds
         while not self._stopping:
             async with self._guests.reading:
                 message = self._framer.next_message()
@@ -184,9 +190,11 @@ class Conversation:
                     self._framer.end()
                     return None
             if self._idle.cancelled_caught and partial and not self._stopping:
-                raise ProtocolError("message", f"is not complete after {self._limits.half_message_seconds:g} seconds")
+                raise ProtocolError(
+                    "message", f"is not complete after {self._policy.limits.half_message_seconds:g} seconds"
+                )
             if not partial:
-                deadline = trio.current_time() + self._limits.half_message_seconds
+                deadline = trio.current_time() + self._policy.limits.half_message_seconds
         return None
 
     async def _receive(self) -> bool:
@@ -268,7 +276,7 @@ class Conversation:
     async def _send(self, data: bytes, fds: Sequence[int] = ()) -> None:
         """Send a reply, with borrowed descriptors. Raises Ended where nobody reads it."""
         try:
-            with trio.fail_after(self._limits.slow_reader_seconds):
+            with trio.fail_after(self._policy.limits.slow_reader_seconds):
                 await self._connection.send(data, fds)
         except (OSError, trio.TooSlowError):
             raise Ended from None

@@ -1,4 +1,4 @@
-"""luod's wiring, and the order in which it starts and stops. Nothing else."""
+"""luod's wiring, and the order in which it starts, reads its configuration again, and stops. Nothing else."""
 
 import logging
 import os
@@ -6,16 +6,17 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack, asynccontextmanager
-from functools import partial
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import trio
 
 import luod
-from luod.config import Config
+from luod.carry_over import carry_over_if_last, carry_over_late
+from luod.config import START_ONLY, Config, ConfigError
 from luod.custody import Custodian
 from luod.errors import KernelFailed
 from luod.holdings import Holdings
@@ -35,7 +36,6 @@ from luod.systemd import (
     Handed,
     listen_fds,
     logs_to_journal,
-    machine_is_going_down,
     notify,
     watchdog_seconds,
 )
@@ -47,9 +47,6 @@ log = logging.getLogger(__name__)
 
 GRACE: Final = 10.0
 """How long what is under way may take once luod is told to stop, in seconds."""
-
-_CARRYING: Final = 60
-"""How long it may take to carry a session over before the service manager takes luod for hung, in seconds."""
 
 _CLOSING: Final = 1.0
 _COPY_PAUSE: Final = 0.2
@@ -86,45 +83,56 @@ async def run(
     handed: Sequence[Handed] = (),
     fd_store: FdStore | None = None,
     *,
+    changes: trio.MemoryReceiveChannel[Config] | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Be luod until `stop`. `handed` is what the service manager handed over: listening sockets to use instead of one
-    of our own, and what it kept of an earlier luod in `fd_store`. Raises StartError.
+    of our own, and what it kept of an earlier luod in `fd_store`. `changes` brings what is to be in force instead of
+    `config`. Raises StartError.
 
     What can fail comes first: whoever has taken over what came over and then ends, loses it where nobody keeps it.
     """
     bell, fd_store = _Bell(), FdStore() if fd_store is None else fd_store
-    service, descriptors = _service(), _room_for_descriptors(config.limits)
-    policy, watchers = Policy(os.geteuid()), Watchers(config.limits.watchers_per_owner)
+    policy = Policy(os.geteuid(), config.limits, _room_for_descriptors(config.limits))
+    settings, watchers = _Settings(config, policy), Watchers(policy)
     sockets = [entry for entry in handed if not entry.is_kept or is_listening(entry.fd.fileno())]
     kept = [entry for entry in handed if entry not in sockets]
     async with (
         _listening(config.socket, sockets, fd_store) as listeners,
-        _holding(config, descriptors, bell, kept, fd_store) as (there, unclear),
+        _holding(config, policy, bell, kept, fd_store) as (there, unclear),
     ):
         methods = Methods(there, policy, watchers, config.device, fd_store, unclear)
-        server = Server(methods, service, watchers, config.limits)
+        server = Server(methods, _service(), watchers, policy)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stay_alive)
             if isinstance(there, Custodian):
                 nursery.start_soon(_follow, there, ReadableCopy(config.runtime_directory / "manifest.json"), bell)
-                nursery.start_soon(_carry_over_late, there, config.carry_over_seconds)
+                nursery.start_soon(carry_over_late, there, settings.grace, settings.changed)
+            if changes is not None:
+                nursery.start_soon(_enforce, changes, settings, server)
             notify("READY=1", f"STATUS={_summary(there)}")
             log.info("listening on %s; %s", ", ".join(map(address, listeners)), _summary(there))
             task_status.started()
             await server.serve(listeners, stop, GRACE)
             if isinstance(there, Custodian) and fd_store.most:
-                await _carry_over_if_last(there)
+                await carry_over_if_last(there)
             nursery.cancel_scope.cancel()
 
 
-def main(config: Config) -> int:
-    """Be luod until SIGTERM or SIGINT; the exit status."""
+def check(load: Callable[[], Config]) -> int:
+    """Say what is wrong with the configuration; the exit status."""
+    return 1 if _loaded(load) is None else 0
+
+
+def main(load: Callable[[], Config]) -> int:
+    """Be luod until SIGTERM or SIGINT, with the configuration that `load` reads; the exit status."""
     os.umask(0o022)  # whatever it was: everybody reaches the socket, and nobody else writes beside it
     logging.basicConfig(level=logging.INFO, format=_log_format(), stream=sys.stderr)
     if logs_to_journal():
         for level, priority in _PRIORITIES.items():
             logging.addLevelName(getattr(logging, level), priority)
+    if (config := _loaded(load)) is None:
+        return 1
     try:
         handed = listen_fds()
     except OSError as error:
@@ -140,41 +148,129 @@ def main(config: Config) -> int:
             fd_store.brought(entry)
     status = 0
     try:
-        trio.run(_until_signal, config, handed, fd_store)
+        trio.run(_until_signal, config, load, handed, fd_store)
     except* StartError as group:
         print(f"luod: {group.exceptions[0]}", file=sys.stderr)
         status = 1
     return status
 
 
+def _loaded(load: Callable[[], Config]) -> Config | None:
+    """The configuration; None where it is bad, which is said then."""
+    try:
+        config = load()
+        _room_for_descriptors(config.limits)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"luod: {problem}", file=sys.stderr)
+        return None
+    except StartError as error:
+        print(f"luod: {error}", file=sys.stderr)
+        return None
+    return config
+
+
 def _log_format() -> str:
     return "%(levelname)s%(message)s" if logs_to_journal() else "luod: %(message)s"
 
 
-async def _until_signal(config: Config, handed: Sequence[Handed], fd_store: FdStore) -> None:
+async def _until_signal(
+    config: Config, load: Callable[[], Config], handed: Sequence[Handed], fd_store: FdStore
+) -> None:
     stop = trio.Event()
+    ask, asked = trio.open_memory_channel[None](1)
+    change, changes = trio.open_memory_channel[Config](0)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_stop_at, signals, stop)
-            await run(config, stop, handed, fd_store)
+            nursery.start_soon(_obey, signals, stop, ask)
+            nursery.start_soon(_reload, load, asked, change)
+            await run(config, stop, handed, fd_store, changes=changes)
             nursery.cancel_scope.cancel()
 
 
-async def _stop_at(signals: AsyncIterator[int], stop: trio.Event) -> None:
+async def _obey(signals: AsyncIterator[int], stop: trio.Event, ask: trio.MemorySendChannel[None]) -> None:
     async for number in signals:
         if number == signal.SIGHUP:
-            log.warning("SIGHUP changes nothing: the configuration is read at the start only")
+            with suppress(trio.WouldBlock):  # one that waits already will read what is there then
+                ask.send_nowait(None)
         elif not stop.is_set():
             notify("STOPPING=1")
             stop.set()
 
 
+# The configuration
+
+
+class _Settings:
+    """The configuration that is in force."""
+
+    def __init__(self, config: Config, policy: Policy) -> None:
+        self._config = config
+        self._policy = policy
+        self._changed = trio.Event()
+
+    def grace(self) -> float:
+        return self._config.carry_over_seconds
+
+    def changed(self) -> trio.Event:
+        """Set when another one is in force."""
+        return self._changed
+
+    def enforce(self, config: Config) -> None:
+        """Let another one be in force, as far as a luod that runs can. Raises StartError, then nothing has changed."""
+        self._policy.descriptors = _room_for_descriptors(config.limits)
+        self._policy.limits = config.limits
+        fixed = {key: getattr(self._config, key) for key in START_ONLY}
+        for key in START_ONLY:
+            if getattr(config, key) != fixed[key]:
+                log.warning("%s is still %s: it can't change before luod starts anew", key, fixed[key])
+        self._config = config.model_copy(update=fixed)
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+async def _reload(
+    load: Callable[[], Config], asked: trio.MemoryReceiveChannel[None], change: trio.MemorySendChannel[Config]
+) -> None:
+    """Read the configuration again whenever that is asked for. A bad one changes nothing."""
+    async for _ in asked:
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        await trio.to_thread.run_sync(notify, "RELOADING=1", f"MONOTONIC_USEC={now}")
+        try:
+            config = await trio.to_thread.run_sync(load)
+        except ConfigError as error:
+            await _keep_settings([str(problem) for problem in error.problems])
+        else:
+            await change.send(config)
+
+
+async def _enforce(changes: trio.MemoryReceiveChannel[Config], settings: _Settings, server: Server) -> None:
+    async for config in changes:
+        try:
+            settings.enforce(config)
+        except StartError as error:
+            await _keep_settings([str(error)])
+        else:
+            server.adapt()
+            log.info("the configuration was read again")
+            await trio.to_thread.run_sync(notify, "READY=1", "STATUS=the configuration was read again")
+
+
+async def _keep_settings(why: Sequence[str]) -> None:
+    for reason in why:
+        log.error("the configuration stays as it was: %s", reason)
+    await trio.to_thread.run_sync(notify, "READY=1", f"STATUS=the configuration stays as it was: {why[0]}")
+
+
+# Wiring
+
+
 @asynccontextmanager
 async def _holding(
-    config: Config, descriptors: int, bell: _Bell, kept: Sequence[Handed], fd_store: FdStore
+    config: Config, policy: Policy, bell: _Bell, kept: Sequence[Handed], fd_store: FdStore
 ) -> AsyncIterator[tuple[Custodian | RestoreImpossible, list[str]]]:
     """Hold what there is to hold, and what is unclear. Afterwards it is closed: what nobody else has open is gone."""
-    there, unclear = await trio.to_thread.run_sync(_take_over, config, descriptors, bell, kept, fd_store)
+    there, unclear = await trio.to_thread.run_sync(_take_over, config, policy, bell, kept, fd_store)
     try:
         yield there, unclear.said()
     finally:
@@ -185,7 +281,7 @@ async def _holding(
 
 
 def _take_over(
-    config: Config, descriptors: int, bell: _Bell, kept: Sequence[Handed], fd_store: FdStore
+    config: Config, policy: Policy, bell: _Bell, kept: Sequence[Handed], fd_store: FdStore
 ) -> tuple[Custodian | RestoreImpossible, Brought]:
     try:
         kernel = SharedKernel(kernel_at(config.device))
@@ -204,8 +300,7 @@ def _take_over(
         recovered.manifest,
         recovered.journal,
         fd_store,
-        config.limits,
-        descriptors,
+        policy,
         changed=bell.ring,
         there=recovered.there,
     )
@@ -285,42 +380,6 @@ async def _stay_alive() -> None:
             # In a thread: a service manager that is frozen holds up nobody else.
             await trio.to_thread.run_sync(notify, "WATCHDOG=1", abandon_on_cancel=True)
             await trio.sleep(most / 3)
-
-
-async def _carry_over_late(custodian: Custodian, after: float) -> None:
-    """Carry over what nobody came for in time, and what becomes exposed later."""
-    told: set[tuple[int, str]] = set()
-    while True:
-        await trio.sleep(after)
-        for session in custodian.exposed(claimed=False):
-            await _carry_over(custodian, session, told, claimed=False)
-
-
-async def _carry_over_if_last(custodian: Custodian) -> None:
-    """Before the machine goes down, carry over all that the next kexec would drop: owners have had their time."""
-    exposed = custodian.exposed(claimed=True)
-    if not exposed:
-        return
-    if await trio.to_thread.run_sync(machine_is_going_down):
-        for session in exposed:
-            await trio.to_thread.run_sync(notify, f"EXTEND_TIMEOUT_USEC={_CARRYING * 1_000_000}")
-            await _carry_over(custodian, session, set(), claimed=True)
-
-
-async def _carry_over(
-    custodian: Custodian, session: tuple[int, str], told: set[tuple[int, str]], *, claimed: bool
-) -> None:
-    uid, name = session
-    try:
-        done = await trio.to_thread.run_sync(partial(custodian.carry_over, uid, name, claimed=claimed))
-    except Exception as error:
-        # Whatever this is, it must not end the process, which holds the sessions.
-        if session not in told:
-            log.warning("session %s of uid %d is lost with the next live update: %s", name, uid, error)
-        told.add(session)
-    else:
-        if done:
-            log.info("carried session %s of uid %d over, for nobody came for it", name, uid)
 
 
 async def _follow(custodian: Custodian, copy: ReadableCopy, bell: _Bell) -> None:

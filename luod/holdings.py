@@ -30,7 +30,7 @@ from luod.manifest import (
     SessionIs,
     SessionMissing,
 )
-from luod.policy import Limits, Owner
+from luod.policy import Owner, Policy
 
 log = logging.getLogger(__name__)
 
@@ -107,13 +107,12 @@ class Holdings:
         manifest: Manifest,
         journal: Journal,
         fd_store: FdStore,
-        limits: Limits,
-        descriptors: int,
+        policy: Policy,
         changed: Callable[[], None],
         there: Iterable[Holding] | None = None,
     ) -> None:
-        """`descriptors` is how many there may be at most; `changed` is called, from any thread, after the manifest has
-        changed; `there` are the manifest's sessions, with what the fd store brought back of them.
+        """`changed` is called, from any thread, after the manifest has changed; `there` are the manifest's sessions,
+        with what the fd store brought back of them.
         """
         self.manifest = manifest
         self.table = threading.RLock()
@@ -124,8 +123,7 @@ class Holdings:
         self._kernel = kernel
         self._kernel_names = itertools.count(manifest.serial)
         self._journal = journal
-        self._limits = limits
-        self._descriptors = descriptors
+        self._policy = policy
         self._changed = changed
 
     @property
@@ -190,25 +188,27 @@ class Holdings:
         if self.manifest.find(owner.uid, name) is not None:
             raise errors.SessionExists(name)
         count = sum(session.uid == owner.uid for session in self.manifest.sessions.values())
-        if count >= self._limits.sessions_per_owner:
-            raise errors.QuotaExceeded("sessions", self._limits.sessions_per_owner)
+        most = self._policy.limits.sessions_per_owner
+        if count >= most:
+            raise errors.QuotaExceeded("sessions", most)
         entries = sum(_entries(session.mode) for session in self.manifest.sessions.values())
         self.fd_store.room_for(entries + _entries(mode) + _SPARE_ENTRIES)
         self._room_for_descriptors(_DESCRIPTORS)
 
     def room_for_files(self, session: Session, count: int) -> None:
-        if len(session.files) + count > self._limits.files_per_session:
-            raise errors.QuotaExceeded("files in a session", self._limits.files_per_session)
+        limits = self._policy.limits
+        if len(session.files) + count > limits.files_per_session:
+            raise errors.QuotaExceeded("files in a session", limits.files_per_session)
         owned = sum(_file_count(other) for other in self.manifest.sessions.values() if other.uid == session.uid)
-        if owned + count > self._limits.files_per_owner:
-            raise errors.QuotaExceeded("files", self._limits.files_per_owner)
+        if owned + count > limits.files_per_owner:
+            raise errors.QuotaExceeded("files", limits.files_per_owner)
         self._room_for_descriptors(count)
 
     def _room_for_descriptors(self, count: int) -> None:
         """Those in bags count as well: the kernel allows a user as many in flight as a process may have open."""
         promised = sum(_DESCRIPTORS + _file_count(session) for session in self.manifest.sessions.values())
-        if promised + count > self._descriptors:
-            raise errors.QuotaExceeded("descriptors", self._descriptors)
+        if promised + count > self._policy.descriptors:
+            raise errors.QuotaExceeded("descriptors", self._policy.descriptors)
 
     def record(self, record: Record) -> None:
         """Write a record down, then let it be so."""

@@ -41,9 +41,14 @@ class Owner:
 
 
 class Policy:
-    """Deny by default: everybody has their own sessions; root and luod's own user act for others too."""
+    """Deny by default: everybody has their own sessions; root and luod's own user act for others too.
 
-    def __init__(self, own_uid: int) -> None:
+    `limits` are those in force, and `descriptors` is how many there may be in custody: both can change at any time.
+    """
+
+    def __init__(self, own_uid: int, limits: Limits, descriptors: int) -> None:
+        self.limits = limits
+        self.descriptors = descriptors
         self._operators = {0, own_uid}
 
     def is_operator(self, uid: int) -> bool:

@@ -9,7 +9,7 @@ from luod import errors
 from luod.conversation import Conversation, Guests
 from luod.fds import FdBundle
 from luod.methods import Methods
-from luod.policy import Limits
+from luod.policy import Policy
 from luod.transport import Connection
 from luod.update import Event, Watchers
 from luod.varlink.service import Service
@@ -22,14 +22,20 @@ _ACCEPT_PAUSE = 0.1
 class Server:
     """Serves io.luod.* and org.varlink.service on listening sockets."""
 
-    def __init__(self, methods: Methods, service: Service, watchers: Watchers, limits: Limits) -> None:
+    def __init__(self, methods: Methods, service: Service, watchers: Watchers, policy: Policy) -> None:
         self._methods = methods
         self._service = service
         self._watchers = watchers
-        self._limits = limits
-        self._room = trio.Semaphore(limits.connections)
+        self._policy = policy
+        self._room = trio.CapacityLimiter(policy.limits.connections)
         self._guests: dict[int, Guests] = {}
         self._stopping = False
+
+    def adapt(self) -> None:
+        """Serve as many as the policy says now. Whoever is here already stays."""
+        self._room.total_tokens = self._policy.limits.connections
+        for guests in self._guests.values():
+            guests.adapt()
 
     async def serve(self, listeners: list[trio.socket.SocketType], stop: trio.Event, grace: float) -> None:
         """Serve until `stop`; then accept no more, and give what is under way `grace` seconds to be answered."""
@@ -57,24 +63,25 @@ class Server:
     async def _accept(self, listener: trio.socket.SocketType, connections: trio.Nursery) -> None:
         """Accept while there is room: whoever comes when there is none waits in the kernel's queue."""
         while True:
-            await self._room.acquire()
+            place = object()
+            await self._room.acquire_on_behalf_of(place)
             try:
                 sock, _ = await listener.accept()
             except OSError as error:
-                self._room.release()
+                self._room.release_on_behalf_of(place)
                 if error.errno != errno.ECONNABORTED:
                     # Mostly for want of descriptors. Whatever this is, it must not end the process.
                     log.warning("can't accept connections for now: %s", error.strerror)
                     await trio.sleep(_ACCEPT_PAUSE)
             except BaseException:
-                self._room.release()
+                self._room.release_on_behalf_of(place)
                 raise
             else:
-                connections.start_soon(self._talk, Connection(sock))
+                connections.start_soon(self._talk, Connection(sock), place)
 
-    async def _talk(self, connection: Connection) -> None:
+    async def _talk(self, connection: Connection, place: object) -> None:
         peer = connection.peer()
-        guests = self._guests.setdefault(peer.uid, Guests(self._limits))
+        guests = self._guests.setdefault(peer.uid, Guests(self._policy))
         conversation = Conversation(
             connection,
             peer,
@@ -82,9 +89,9 @@ class Server:
             methods=self._methods,
             service=self._service,
             watchers=self._watchers,
-            limits=self._limits,
+            policy=self._policy,
         )
-        most = self._limits.connections_per_owner
+        most = self._policy.limits.connections_per_owner
         try:
             if len(guests.conversations) >= most:
                 await conversation.refuse(errors.QuotaExceeded("connections", most))
@@ -99,4 +106,4 @@ class Server:
             guests.conversations.discard(conversation)
             if guests.gone:
                 self._guests.pop(peer.uid, None)
-            self._room.release()
+            self._room.release_on_behalf_of(place)

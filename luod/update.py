@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from luod.errors import InvalidParameter, NoUpdate, QuotaExceeded
+from luod.policy import Policy
 
 
 class Event(StrEnum):
@@ -33,14 +34,15 @@ class Watcher:
 class Watchers:
     """Those who watch."""
 
-    def __init__(self, most_per_owner: int) -> None:
-        self._most = most_per_owner
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
         self._by_secret: dict[str, Watcher] = {}
 
     def add(self, watcher: Watcher) -> None:
         """Raises QuotaExceeded."""
-        if sum(other.uid == watcher.uid for other in self._by_secret.values()) >= self._most:
-            raise QuotaExceeded("watchers", self._most)
+        most = self._policy.limits.watchers_per_owner
+        if sum(other.uid == watcher.uid for other in self._by_secret.values()) >= most:
+            raise QuotaExceeded("watchers", most)
         self._by_secret[watcher.secret] = watcher
 
     def remove(self, watcher: Watcher) -> None:

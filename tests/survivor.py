@@ -166,7 +166,7 @@ def main(device, directory, plan):
     def be_luod(environment):
         os.environ.clear()
         os.environ.update(environment)
-        os._exit(daemon.main(config))
+        os._exit(daemon.main(lambda: config))
 
     return Supervisor(be_luod, pauses=[0.0]).serve()
 

@@ -34,7 +34,7 @@ ENABLE: Final = f"systemctl enable --now {' '.join(UNITS)}"
 HIDDEN: Final = ("/home", "/root", "/run/user")
 """What ProtectHome= hides from the service."""
 
-_EXEC_START: Final = "ExecStart=/usr/bin/luod\n"
+_EXECUTABLE: Final = "=/usr/bin/luod"
 _SYSTEMD_RUNS: Final = Path("/run/systemd/system")
 
 
@@ -87,7 +87,7 @@ def _contents(version: int | None, executable: str) -> Iterator[tuple[str, str]]
         )
     command = shlex.quote(executable).replace("%", "%%")
     for name in (*UNITS, *([SURVIVE] if version < CARRIES else [])):
-        yield name, (_shipped() / name).read_text().replace(_EXEC_START, f"ExecStart={command}\n")
+        yield name, (_shipped() / name).read_text().replace(_EXECUTABLE, f"={command}")
 
 
 def _have_there(place: Path, contents: Mapping[str, str]) -> tuple[list[Path], list[Path]]:

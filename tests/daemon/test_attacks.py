@@ -227,7 +227,9 @@ def test_a_service_manager_that_is_gone_and_a_hangup_end_nothing(sim, tmp_path, 
         assert "can't be told READY=1" in luod.stderr.readline()
         assert "listening on" in luod.stderr.readline()
         luod.send_signal(signal.SIGHUP)
-        assert "SIGHUP changes nothing" in luod.stderr.readline()
+        assert "can't be told RELOADING=1" in luod.stderr.readline()
+        assert "the configuration was read again" in luod.stderr.readline()
+        assert "can't be told READY=1" in luod.stderr.readline()
         with connect(str(tmp_path / "io.luod")) as client:
             assert client.list() == []
 

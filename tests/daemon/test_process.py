@@ -147,17 +147,24 @@ def test_what_is_no_socket_is_never_removed(sim, tmp_path):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("colour = 'red'", "colour: Extra inputs are not permitted"),
-        ("[limits]\nconnections = 0", "limits.connections: Input should be greater than 0"),
-        ("[limits]\nconections = 7", "limits.conections: Extra inputs are not permitted"),
-        ("socket = ", "Invalid value (at end of document)"),
+        ("colour = 'red'", "1: colour: there is no such setting"),
+        ("[limits]\nconections = 7", "2: limits.conections: there is no such setting, did you mean 'connections'?"),
+        ("socket = ", "1: invalid value, at the end"),
     ],
 )
 def test_a_configuration_that_is_wrong_is_refused_with_the_reason(tmp_path, text, complaint):
     config = tmp_path / "luod.toml"
     config.write_text(text)
-    ran = luod("--config", config)
-    assert (ran.returncode, ran.stderr) == (1, f"luod: {config}: {complaint}\n")
+    for arguments in ([], ["--check-config"]):
+        ran = luod("--config", config, *arguments)
+        assert (ran.returncode, ran.stderr) == (1, f"luod: {config}:{complaint}\n")
+
+
+def test_a_configuration_that_is_right_can_be_checked_without_a_luod(tmp_path):
+    config = tmp_path / "luod.toml"
+    config.write_text("device = '/no/such/device'")
+    ran = luod("--config", config, "--check-config")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 
 
 def test_a_configuration_that_is_not_there_is_refused(tmp_path):

@@ -15,7 +15,7 @@ from luod.holdings import Holdings
 from luod.kernel.shared import SharedKernel
 from luod.lifecycle import Mode, State
 from luod.memory import Given
-from luod.policy import Limits, Owner
+from luod.policy import Limits, Owner, Policy
 from luod.recovery import RestoreImpossible, recover
 from luod.renewal import go_on
 from luod.sim.client import SimKernel
@@ -237,8 +237,7 @@ class Machine:
             self.recovered.manifest,
             self.journal,
             self.fd_store,
-            Limits(**self.limits),
-            self.descriptors,
+            Policy(os.geteuid(), Limits(**self.limits), self.descriptors),
             self._changed,
             there=self.recovered.there,
         )

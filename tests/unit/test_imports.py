@@ -17,13 +17,13 @@ LAYERS = (
     ("fds", "lifecycle", "manifest", "memory", "policy", "sockets", "bag", "kernel.abi", "kernel.api", "kernel.shared"),
     ("varlink", "interface", "holdings", "renewal", "custody", "update"),
     ("config", "kernel.device", "recovery", "sim", "store", "systemd", "transport"),
-    ("kernel.find", "methods", "conversation", "server", "client"),
+    ("kernel.find", "methods", "conversation", "server", "carry_over", "client"),
     ("daemon", "supervisor", "ctl", "demo", "__main__"),
 )
 """Lowest first. A module of a layer imports from its own and from those below."""
 
 ONLY_IN = {
-    "trio": ("transport", "conversation", "server", "daemon", "client", "demo"),
+    "trio": ("transport", "conversation", "server", "carry_over", "daemon", "client", "demo"),
     "pydantic": ("config", "interface", "manifest", "policy", "client", "ctl", "demo"),
     "pyroute2": (),
     "click": ("ctl",),

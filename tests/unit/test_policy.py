@@ -7,7 +7,7 @@ from luod.errors import PermissionDenied
 from luod.policy import Limits, Owner, Policy
 
 LUOD, ALICE, BOB = 990, 1000, 1001
-POLICY = Policy(own_uid=LUOD)
+POLICY = Policy(LUOD, Limits(), descriptors=1000)
 
 
 @pytest.mark.parametrize("uid", [0, LUOD, ALICE])

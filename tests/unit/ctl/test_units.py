@@ -29,7 +29,10 @@ def test_puts_there_what_this_systemd_needs(install, place, systemd, names):
     said = json.loads(install(systemd=systemd).out)
     assert installed(place) == sorted(names)
     assert said == {"systemd": systemd, "written": [str(place / name) for name in names], "removed": []}
-    assert "\nExecStart=/opt/luod/luod\n" in (place / "luod.service").read_text()
+    service = (place / "luod.service").read_text()
+    assert "\nExecStart=/opt/luod/luod\n" in service
+    assert "\nExecReload=/opt/luod/luod --check-config\n" in service
+    assert "/usr/bin" not in service
 
 
 def test_after_an_upgrade_of_systemd_takes_away_what_it_no_longer_needs(install, place):
