@@ -1,5 +1,6 @@
-"""luod as a process of its own."""
+"""luod, under `luod supervise`, as processes of their own."""
 
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ def luod_running(device, directory):
     """Run luod on a kernel's device for the `with` block. Yields the path of its socket."""
     directory.mkdir(exist_ok=True)
     socket = str(directory / "io.luod")
-    command = [sys.executable, "-m", "luod", "--device", device, "--socket", socket]
+    command = [sys.executable, "-m", "luod", "supervise", "--device", device, "--socket", socket]
     command += ["--runtime-directory", str(directory)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -20,5 +21,5 @@ def luod_running(device, directory):
                 assert said[-1], f"luod didn't start: {said}"
             yield socket
         finally:
-            process.terminate()
+            process.send_signal(signal.SIGQUIT)
             process.stderr.read()

@@ -2,18 +2,19 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
 import trio
 
-from luod.client import ClientError, Session, connect_trio
+from luod.client import ClientError, OwnedFd, Session, connect_trio
 from luod.ctl.output import size
 from luod.demo.reports import Event, Report
 from luod.demo.screen import Screen
@@ -30,8 +31,9 @@ INTRODUCTION: Final = (
 PATIENCE: Final = 60.0
 """How long nobody may keep the demo waiting, in seconds."""
 
-_OURS: Final = ("LUOD_", "LISTEN_", "NOTIFY_", "JOURNAL_", "WATCHDOG_", "FDSTORE")
+_OURS: Final = ("LUOD_", "JOURNAL_")
 _LOG_LINES: Final = 15
+_MOMENT: Final = 0.005
 
 T = TypeVar("T")
 
@@ -69,20 +71,22 @@ class LocalProcess:
         await self._process.wait()
         await self._close_pipes()
 
+    async def power_off(self) -> None:
+        """End it, as the end of its kernel does."""
+        await self.kill()
+
     async def leave(self) -> None:
-        """Let it end by itself: a client at the end of its input, the others at SIGTERM. Raises Failed."""
+        """Let it end by itself: a client at the end of its input. Raises Failed."""
         assert self._process.stdin is not None
         await self._process.stdin.aclose()
-        if self.who in ("kernel", "luod"):
-            self._process.terminate()
         with trio.move_on_after(PATIENCE):
             await self._process.wait()
         if self._process.returncode != 0:
             raise Failed(self.who, await self.ending())
         await self._close_pipes()
 
-    async def ended(self) -> None:
-        await self._process.wait()
+    def is_over(self) -> bool:
+        return self._process.poll() is not None
 
     async def ending(self) -> str:
         with trio.move_on_after(1):
@@ -95,18 +99,49 @@ class LocalProcess:
                 await pipe.aclose()
 
 
+class LocalLuod(LocalProcess):
+    """luod under `luod supervise`, which is the process that was started here."""
+
+    def __str__(self) -> str:
+        return f"process {self._luod()}"
+
+    async def kill(self) -> None:
+        """End luod alone: its supervisor starts the next one."""
+        if (pid := self._luod()) is not None:
+            with OwnedFd(os.pidfd_open(pid)) as luod:
+                signal.pidfd_send_signal(luod.fileno(), signal.SIGKILL)
+                await trio.lowlevel.wait_readable(luod.fileno())
+
+    async def power_off(self) -> None:
+        if not self.is_over():
+            _freeze(self._process.pid)  # so that it starts no next one
+            await self.kill()
+        await super().kill()
+
+    async def leave(self) -> None:
+        self._process.send_signal(signal.SIGQUIT)
+        await super().leave()
+
+    def _luod(self) -> int | None:
+        """The one that is there now. None: one has ended, and the next one isn't there yet."""
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended meanwhile
+                _, _, fields = (process / "stat").read_bytes().rpartition(b")")
+                if int(fields.split()[1]) == self._process.pid:
+                    return int(process.name)
+        return None
+
+
 class SimulatedStage:
     """A stage with a simulated kernel. Everything on it is gone when its block ends."""
 
     end_of_all: Final = "killed"
 
-    def __init__(self, directory: Path, notified: trio.socket.SocketType) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._device = str(directory / "kernel")
         self._socket = str(directory / "io.luod")
         self._control = Control(self._device)
-        self._notified = notified
-        self._ready = trio.Event()
         self._kernel: LocalProcess
         self._running: list[LocalProcess] = []
         self._defaults = directory / "luod.toml"
@@ -120,18 +155,11 @@ class SimulatedStage:
             screen.say(line)
         directory = Path(tempfile.mkdtemp(prefix="luod-demo-"))
         try:
-            with trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_DGRAM) as notified:
-                await notified.bind(str(directory / "notify"))
-                stage = cls(directory, notified)
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(stage._be_notified)
-                    try:
-                        yield stage
-                    finally:
-                        with trio.CancelScope(shield=True):
-                            for process in stage._running:
-                                await process.kill()
-                    nursery.cancel_scope.cancel()
+            stage = cls(directory)
+            try:
+                yield stage
+            finally:
+                await stage._power_off(stage._running)
         finally:
             shutil.rmtree(directory)
 
@@ -144,26 +172,28 @@ class SimulatedStage:
         return Boot(boot_id, text, self._kernel.started, up)
 
     async def start_luod(self) -> LocalProcess:
-        """A luod that is ready, as it tells its service manager."""
-        self._ready = trio.Event()
         where = ["--device", self._device, "--socket", self._socket, "--runtime-directory", str(self.directory)]
-        luod = await self._start("luod", "luod", "--config", str(self._defaults), *where)
+        luod = await self._start("luod", "luod", "supervise", "--config", str(self._defaults), *where)
         with trio.move_on_after(PATIENCE):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_cancel_at_end_of, luod, nursery.cancel_scope)
-                await self._ready.wait()
-                nursery.cancel_scope.cancel()
-        if not self._ready.is_set():
-            raise Failed("luod", await luod.ending())
-        return luod
+            while not luod.is_over():
+                try:
+                    async with connect_trio(self._socket) as asked:
+                        await asked.status()
+                        return luod
+                except ClientError:
+                    await trio.sleep(_MOMENT)
+        raise Failed("luod", await luod.ending())
 
     async def start_client(self, role: str, *arguments: str) -> LocalProcess:
         return await self._start(role, "luod.demo.clients", role, *arguments)
 
     async def ask_luod(self) -> tuple[StatusReply, list[Session]]:
         try:
-            async with connect_trio(self._socket) as luod:
-                return await luod.status(), await luod.list()
+            with trio.fail_after(PATIENCE):
+                async with connect_trio(self._socket) as luod:
+                    return await luod.status(), await luod.list()
+        except trio.TooSlowError:
+            raise Failed("luod", f"it didn't answer for {PATIENCE:.0f} s") from None
         except (ClientError, WireError, OSError) as error:
             raise Failed("luod", str(error)) from None
 
@@ -173,9 +203,7 @@ class SimulatedStage:
 
     async def kexec(self) -> Boot:
         await self._ask_kernel(self._control.kexec)
-        for process in self._running:
-            if process is not self._kernel:
-                await process.kill()
+        await self._power_off(process for process in self._running if process is not self._kernel)
         up = time.monotonic()
         boot_id = (await self._ask_kernel(self._control.state)).boot_id
         return Boot(boot_id, f"the next one, boot {boot_id[:8]}, is up", self._kernel.started, up)
@@ -193,8 +221,6 @@ class SimulatedStage:
     async def _start(self, who: str, *module_and_arguments: str) -> LocalProcess:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
         environment["LUOD_SOCKET"] = self._socket
-        if who == "luod":
-            environment["NOTIFY_SOCKET"] = str(self.directory / "notify")
         started = time.monotonic()
         try:
             with self._log(who).open("ab") as log:
@@ -208,8 +234,15 @@ class SimulatedStage:
                 )
         except OSError as error:
             raise Failed(who, f"it can't be started: {error}") from None
-        self._running.append(LocalProcess(who, started, process))
+        player = LocalLuod if who == "luod" else LocalProcess
+        self._running.append(player(who, started, process))
         return self._running[-1]
+
+    async def _power_off(self, processes: Iterable[LocalProcess]) -> None:
+        """End them, to the last one."""
+        with trio.CancelScope(shield=True):
+            for process in processes:
+                await process.power_off()
 
     async def _ask_kernel(self, call: Callable[[], T]) -> T:
         try:
@@ -217,17 +250,11 @@ class SimulatedStage:
         except OSError as error:
             raise Failed("kernel", str(error)) from None
 
-    async def _be_notified(self) -> None:
-        """Hear luod's sd_notify(3). What else it may send beside READY is passed over, descriptors are closed."""
-        while True:
-            message = await self._notified.recv(1 << 16)
-            if b"READY=1" in message.splitlines():
-                self._ready.set()
 
-
-async def _cancel_at_end_of(process: LocalProcess, scope: trio.CancelScope) -> None:
-    await process.ended()
-    scope.cancel()
+def _freeze(pid: int) -> None:
+    """Stop a child of this process where it is. When this returns, it does nothing any more."""
+    os.kill(pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
 
 def _counted(state: State, direction: str) -> str:

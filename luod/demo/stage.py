@@ -38,7 +38,7 @@ class Process(Protocol):
         """The next report of a client, which must be this one; `at` is when, by this process's clock. Raises Failed."""
 
     async def kill(self) -> None:
-        """End it with SIGKILL, wherever it is."""
+        """End it with SIGKILL, wherever it is. Of luod there is soon a next one."""
 
     async def leave(self) -> None:
         """Let it end by itself. Raises Failed."""
@@ -54,11 +54,12 @@ class Stage(Protocol):
     async def start_kernel(self) -> Boot: ...
 
     async def start_luod(self) -> Process:
-        """A luod that is ready."""
+        """A luod that is ready, under `luod supervise`."""
 
     async def start_client(self, role: str, *arguments: str) -> Process: ...
 
-    async def ask_luod(self) -> tuple[StatusReply, list[Session]]: ...
+    async def ask_luod(self) -> tuple[StatusReply, list[Session]]:
+        """What luod says of itself and of its sessions, as soon as it answers."""
 
     async def make_ready_for_kexec(self) -> tuple[str, str]:
         """Do what comes before a kexec. Returns what to say of the kernel then, and an explanation."""

@@ -1,4 +1,4 @@
-"""What happens in the demo, in its order: preserve, a crash, a kexec, retrieve, finish."""
+"""What happens in the demo, in its order: preserve, two crashes, a kexec, retrieve, finish."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -7,11 +7,13 @@ from typing import Final
 
 import trio
 
+from luod.client import Session
 from luod.ctl.output import size
 from luod.demo.ledger import Ledger
 from luod.demo.reports import Event, Measured
 from luod.demo.screen import Bar, Doing, Part, Screen, duration
 from luod.demo.stage import Boot, Failed, Process, Stage
+from luod.interface.update import StatusReply
 
 CLIENTS: Final = ("archive", "cache", "vm")
 VICTIM: Final = "cache"
@@ -60,12 +62,16 @@ class Story:
         screen.line("luod", f"holds {names}: in its hands {_fds(status.files)}, {size(status.bytes)}")
         screen.note("(vm is a delegated session: only its client knows what is in it)")
 
+        screen.heading("luod itself crashes: kill -9 luod")
+        killed, back = await self._kill_luod(luod, status, sessions)
+
         screen.heading(f"A client crashes: kill -9 {VICTIM}")
         await self._crash()
 
         screen.heading("The machine goes into its next kernel: nobody lives through a kexec")
         kexec, second = await self._kexec(first)
-        self._bars.insert(0, Bar("luod", "starts, serves", _life(luod.started, ready, kexec)))
+        life = [*_life(luod.started, ready, kexec), (Doing.DARK, killed, back)]
+        self._bars.insert(0, Bar("luod", "starts, serves", life))
         self._bars.append(Bar("all", "kexec", [(Doing.DARK, kexec, second.up)]))
 
         screen.heading("In the next kernel luod gives everything back")
@@ -115,6 +121,23 @@ class Story:
             (Doing.LUOD, prepared.at, preserved.at),
         ]
         self._bars.append(Bar(role, f"preserves {count}", parts))
+
+    async def _kill_luod(self, luod: Process, status: StatusReply, before: list[Session]) -> tuple[float, float]:
+        """luod dies, and the next one holds what it held. Returns when it was killed, and when it answered again."""
+        await luod.kill()
+        killed = time.monotonic()
+        given = _fds((status.fd_store or {}).get("entries", 0))
+        self._screen.line("luod", f"killed with SIGKILL; it had given luod supervise {given} to keep", at=killed)
+        self._screen.note("(so few, for a session's files are in the queue of one socket)")
+        status, after = await self._stage.ask_luod()
+        back = time.monotonic()
+        self._screen.line("luod", f"the next one, {luod}, answers {duration(back - killed)} later", at=back)
+        if changed := {session.name for session in (*before, *after) if session not in before or session not in after}:
+            raise Failed("luod", f"it doesn't hold the same as before: {', '.join(sorted(changed))}")
+        same = f"{len(after)} sessions, {_fds(status.files)} checked: names, tokens, sizes are the same"
+        self._screen.line("luod", same, GOOD)
+        self._bars.append(Bar("luod", "killed, all back", [(Doing.DARK, killed, back)]))
+        return killed, back
 
     async def _crash(self) -> None:
         """A client dies while luod lives, and its next incarnation has its files again."""

@@ -51,7 +51,8 @@ def test_everything_comes_back_and_nothing_is_left_behind(place, file):
     assert said.splitlines()[-1] == f"{FILES} fds preserved, {FILES} retrieved, 0 lost"
     assert (process.returncode, complaints) == (0, "")
     for text in (
-        "killed with SIGKILL",
+        "killed with SIGKILL; it had given luod supervise 8 fds to keep",
+        "killed with SIGKILL, but luod has duplicates of its 100 fds",
         "kexec",
         "generation 1, 3 sessions",
         "holds 0 sessions",
@@ -59,7 +60,7 @@ def test_everything_comes_back_and_nothing_is_left_behind(place, file):
         "Blackout",
     ):
         assert text in said
-    assert said.count("are the same") == 4  # the one that was killed, then all three
+    assert said.count("are the same") == 5  # luod's and a client's who were killed, then those of all three
     assert f"the content of {file.name}" in said
 
 
@@ -110,6 +111,18 @@ def test_a_descriptor_that_the_kernel_cannot_give_back_is_counted_as_lost(place,
     assert process.returncode == 1
     assert said.splitlines()[-1] == f"{FILES} fds preserved, {FILES - 1} retrieved, 1 lost"
     assert "ENOMEM" in said
+    assert "The log of luod:" in said
+
+
+def test_a_luod_that_comes_again_without_what_it_held_is_no_success(place, file):
+    with demo(place, "--file", file) as process:
+        lines_until(process, "a simulated Linux")
+        (device,) = place.glob("luod-demo-*/kernel")
+        Control(str(device)).fault(Call.GET_NAME, errno.EIO, nth=2)
+        said = process.stdout.read()
+    assert process.returncode == 1
+    assert said.splitlines()[-1] == f"{FILES} fds preserved, 0 retrieved, {FILES} lost"
+    assert "GET_NAME: EIO" in said
     assert "The log of luod:" in said
 
 

@@ -1,6 +1,9 @@
-"""The README's lines of client code do what they say."""
+"""What the README shows does what it says."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from luod import client
@@ -31,3 +34,18 @@ def test_the_lines_of_client_code_begin_and_go_on_after_a_live_update(sim, tmp_p
                     luod.finish("ram", rearm=True)
             sim.kexec()
     assert len(made) == 1
+
+
+def test_the_commands_without_the_kernel_are_a_live_update_from_beginning_to_end(tmp_path):
+    shown = re.search(r"## Without the kernel\n.*?```sh\n(.*?)\n\n(.*?)\n(.*?)\n```", README.read_text(), re.DOTALL)
+    begin, update, end = (commands.replace("/tmp", str(tmp_path)) for commands in shown.groups())
+    script = f"set -m\n{begin}\n{until('Generation  0')}\n{update}\n{until('Generation  1')}\n{end}\nwait"
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    ran = subprocess.run(
+        ["bash", "-c", script], stderr=subprocess.PIPE, text=True, timeout=60, env=os.environ | {"PATH": path}
+    )
+    assert re.search(r"luod supervise: letting go of \d+ descriptors\n", ran.stderr)
+
+
+def until(said):
+    return f"until luoctl status | grep '{said}'; do :; done"

@@ -22,6 +22,7 @@ from vm.guest.demo import ask
 from vm.kernels import kernels
 from vm.machine import PATIENCE, GuestError, Machine, VmLost
 from vm.rootfs import luod_disk, root
+from vm.steps import KILL_LUOD, LUOD
 
 NAME = "demo-vm"
 INTRODUCTION = (
@@ -34,6 +35,8 @@ LOG_LINES = 15
 
 class GuestProcess:
     """A process in the guest that somebody plays in."""
+
+    farewell = signal.SIGTERM
 
     def __init__(self, stage, who, running):
         self.who = who
@@ -63,7 +66,7 @@ class GuestProcess:
         await self._end(signal.SIGKILL)
 
     async def leave(self):
-        await self._end(signal.SIGTERM)
+        await self._end(self.farewell)
         if self.running.status != 0:
             raise Failed(self.who, self.ending())
 
@@ -75,6 +78,16 @@ class GuestProcess:
         if self.running.over and self.running.status is None:
             return "its kernel has ended"
         return ending(self.running.status)
+
+
+class GuestLuod(GuestProcess):
+    """luod under `luod supervise`, which is the process that was started here."""
+
+    farewell = signal.SIGQUIT
+
+    async def kill(self):
+        """End luod alone: its supervisor starts the next one."""
+        await self._stage.kill_luod()
 
 
 class GuestStage:
@@ -104,6 +117,12 @@ class GuestStage:
             while not is_so():
                 await self._news.wait()
 
+    async def done(self, running, who, problem):
+        """Wait for the good end of a process that nobody plays in. If it fails, that is somebody's problem."""
+        await self.until(who, lambda: running.over)
+        if running.status != 0:
+            raise Failed(who, f"{problem}: {running.stderr[-200:]}")
+
     async def _listen(self):
         while True:
             now = await trio.to_thread.run_sync(self._hear, abandon_on_cancel=True)
@@ -121,7 +140,7 @@ class GuestStage:
         return self._first
 
     async def start_luod(self):
-        luod = self._start("luod", "python3", "-m", "luod")
+        luod = self._start("luod", *LUOD, "supervise")
 
         def is_ready():
             return any(line.startswith("luod: listening") for line in luod.running.lines["stderr"])
@@ -131,14 +150,15 @@ class GuestStage:
             raise Failed("luod", luod.ending())
         return luod
 
+    async def kill_luod(self):
+        await self.done(self._vm.start(*KILL_LUOD), "luod", "it can't be killed")
+
     async def start_client(self, role, *arguments):
         return self._start(role, "python3", "-m", "vm.guest.demo", role, *arguments)
 
     async def ask_luod(self):
         asking = self._vm.begin(ask)
-        await self.until("luod", lambda: asking.over)
-        if asking.status != 0:
-            raise Failed("luod", f"it doesn't answer: {asking.stderr[-200:]}")
+        await self.done(asking, "luod", "it doesn't answer")
         answer = asking.result()
         return (
             StatusReply.model_validate(answer["status"]),
@@ -146,10 +166,7 @@ class GuestStage:
         )
 
     async def make_ready_for_kexec(self):
-        load = self._vm.begin_load()
-        await self.until("kexec --load", lambda: load.over)
-        if load.status != 0:
-            raise Failed("kernel", f"it doesn't load the next one: {load.stderr}")
+        await self.done(self._vm.begin_load(), "kernel", "it doesn't load the next one")
         return "has loaded the next one, the same Linux", "(nobody announces it to luod, and nobody needs to)"
 
     async def kexec(self):
@@ -175,7 +192,8 @@ class GuestStage:
         return [line for running in incarnations for line in running.lines["stderr"]][-LOG_LINES:]
 
     def _start(self, who, *argv):
-        self._processes.append(GuestProcess(self, who, self._vm.start(*argv)))
+        player = GuestLuod if who == "luod" else GuestProcess
+        self._processes.append(player(self, who, self._vm.start(*argv)))
         return self._processes[-1]
 
 

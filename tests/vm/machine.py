@@ -236,8 +236,9 @@ class Machine:
 
     def _fetch_coverage(self):
         """Put what was measured in the guest, once every luod there has ended, beside what is measured here."""
+        end = "pkill -QUIT -f 'luod [s]upervise' || pkill -f 'python3 -m luod( |$)'"
         ended = "while pgrep -f 'python3 -m luod( |$)'; do sleep 0.1; done"
-        self.run("sh", "-c", f"pkill -f 'python3 -m luod( |$)'; {ended}; tar -C /var/coverage -cf /tmp/coverage.tar .")
+        self.run("sh", "-c", f"{end}; {ended}; tar -C /var/coverage -cf /tmp/coverage.tar .")
         data = base64.b64decode(self.run("base64", "/tmp/coverage.tar").stdout)
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
             archive.extractall(CHECKOUT, filter="data")

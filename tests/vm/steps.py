@@ -1,15 +1,26 @@
 """What a test does with a guest, in words."""
 
+import re
+
 from vm.guest import clients
 
 LUOD = ["python3", "-m", "luod"]
-SAID = ("luod: listening on ", "luod: this boot can't give anything back: ", "luod: letting go of ")
-"""What luod says when it starts and is stopped; all else would be a warning."""
+SAID = re.compile(
+    r"luod: (listening on|this boot can't give anything back:|letting go of) "
+    r"|luod supervise: (luod \(process \d+\) was ended by signal 9|letting go of) "
+)
+"""What luod and its supervisor say of a start, of a stop and of a test's SIGKILL; all else would be a warning."""
+
+KILL_LUOD = [
+    *("sh", "-ec"),
+    "luod=$(pgrep -f 'python3 -m luod$'); kill -KILL $luod; while [ -e /proc/$luod ]; do sleep 0.01; done",
+]
+"""Ends luod alone, and not its supervisor, which is `luod supervise`."""
 
 
-def luod(vm):
+def luod(vm, *command):
     """Start luod in the guest. It says where it listens, and nothing else: there was nothing to warn of."""
-    running = vm.start(*LUOD)
+    running = vm.start(*LUOD, *command)
     running.until("luod: ", on="stderr")
     assert running.stderr.startswith("luod: listening on /run/luod/io.luod; "), running.stderr
     return running
@@ -24,12 +35,23 @@ def luod_without_anything(vm, reason):
     return running
 
 
+def kill_luod(vm, supervisor):
+    """SIGKILL luod, and wait for the next one, which its supervisor starts."""
+
+    def lives():
+        return sum(line.startswith("luod: listening on ") for line in supervisor.lines["stderr"])
+
+    before = lives()
+    vm.run(*KILL_LUOD)
+    vm.wait(lambda: lives() > before, "the next luod")
+
+
 def luod_never_complained(vm):
     """Of every luod that there was in a machine: none failed, and none warned of anything."""
     for running in vm.processes:
-        if running.argv == LUOD:
+        if running.argv[: len(LUOD)] == LUOD:
             assert running.status in (None, 0), running.stderr
-            assert [line for line in running.lines["stderr"] if not line.startswith(SAID)] == []
+            assert [line for line in running.lines["stderr"] if not SAID.match(line)] == []
 
 
 def comes_back(vm, table, *, others=None, **ending):
@@ -43,6 +65,10 @@ def comes_back(vm, table, *, others=None, **ending):
     assert found["owners"] == owners
     assert set(found["held"]["sessions"]) == {sum(map(len, owners.values()))}
     return found
+
+
+def nothing_is_left(vm):
+    return vm.call(clients.look)["held"]["sessions"] == [0, 0, 0]
 
 
 def by_owner(table, others=None):

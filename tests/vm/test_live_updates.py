@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from vm.guest import clients
-from vm.steps import comes_back, luod, report
+from vm.steps import comes_back, luod, nothing_is_left, report
 
 LARGE = 1024
 """Mebibytes in a large file."""
@@ -59,7 +59,3 @@ def test_what_is_finished_with_rearm_comes_through_the_next_live_update_too(vm):
         assert vm.kexec().number == generation
         luod(vm)
         assert comes_back(vm, given, rearm=True)["held"]["generation"] == generation
-
-
-def nothing_is_left(vm):
-    return vm.call(clients.look)["held"]["sessions"] == [0, 0, 0]
