@@ -10,7 +10,7 @@ import os
 import socket
 import struct
 from collections.abc import Collection, Iterator, Mapping
-from errno import ECONNRESET, EINVAL, EIO, EMFILE, ENOTCONN
+from errno import EBADF, ECONNRESET, EINVAL, EIO, EMFILE, ENOTCONN, ENOTSOCK
 from typing import Final, NamedTuple, Self
 
 from luod.fds import FdBundle, OwnedFd
@@ -68,7 +68,9 @@ class Bag:
         """Take over a bag that outlived its writer. Raises NotABag, or OSError: then `fd` is still the caller's."""
         try:
             reader = socket.socket(fileno=fd.fileno())
-        except OSError:
+        except OSError as error:
+            if error.errno not in (ENOTSOCK, EBADF):  # it may be one
+                raise
             raise NotABag from None
         try:
             session, messages, end = _look_into(reader)
