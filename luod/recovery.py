@@ -359,28 +359,16 @@ def _is_way_of(session: Recorded, *, incoming: bool) -> bool:
 
 
 def _give_bag(bag: Bag, there: dict[int, Holding], fd_store: FdStore) -> None:
-    """Give a bag to its session. Where luod ended between two bags they are made one."""
+    """Give a bag to its session. Of two, between which luod ended, the newer one has all that is held."""
     holding = there.get(bag.session)
     if holding is None:
         _drop(bag, fd_store)
     elif holding.bag is None:
         holding.bag = bag
     else:
-        other, holding.bag = holding.bag, _union(bag, holding.bag, fd_store)
-        for old in (bag, other):
-            _drop(old, fd_store)
-
-
-def _union(one: Bag, other: Bag, fd_store: FdStore) -> Bag:
-    union = Bag(one.session)
-    try:
-        union.put_from(one, one.tokens)
-        union.put_from(other, other.tokens - one.tokens)
-        fd_store.put(union.fileno())
-    except BaseException:
-        union.close()
-        raise
-    return union
+        held = holding.session.held().keys()
+        older, holding.bag = sorted((bag, holding.bag), key=lambda each: len(each.tokens & held))
+        _drop(older, fd_store)
 
 
 def _drop(bag: Bag, fd_store: FdStore) -> None:

@@ -237,6 +237,24 @@ def test_the_order_of_what_is_brought_and_its_names_mean_nothing(machine):
     assert machine.is_of_one_mind()
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_bags_the_one_with_all_that_is_held_is_taken(machine, order):
+    machine.create("ram", b"one", b"two")
+    machine.start_anew()  # a luod puts nothing into another's bag
+    before = machine.manager.handed()
+    machine.preserve("ram", {2: b"three"})
+    now = machine.manager.names
+    for entry in before:
+        if entry.name in now:
+            entry.fd.close()
+        else:
+            machine.manager.entries.append((entry.name, entry.fd.hand_on()))
+    machine.manager.entries.sort(reverse=order < 0)
+    machine.start_anew()
+    assert machine.contents("ram") == {0: b"one", 1: b"two", 2: b"three"}
+    assert keeps_what_is_needed(machine)
+
+
 @pytest.mark.usefixtures("may_warn")
 def test_where_the_store_brings_one_too_few_the_others_are_there(machine, alice):
     for lost in itertools.count():

@@ -148,10 +148,22 @@ def test_a_call_that_fails_in_a_start_loses_nothing(machine, alice, faults, end)
         assert footprint(machine) == nothing
 
 
-@pytest.mark.parametrize("what", ["unpreserve all", "rearm"])
+def set_up_by_another(machine, alice):
+    """By a luod that has ended: what is put in now needs a new bag."""
+    set_up(machine, alice)
+    machine.start_anew()
+
+
+BEGUN = {
+    "preserve": (set_up_by_another, *OUTGOING["preserve"]),
+    "unpreserve all": (set_up, *OUTGOING["unpreserve all"]),
+    "rearm": (come_over, *INCOMING["rearm"]),
+}
+
+
+@pytest.mark.parametrize("what", BEGUN)
 def test_a_call_that_fails_while_what_was_begun_is_ended_loses_nothing(machine, alice, faults, what):
-    prepare, requests = (come_over, INCOMING) if what in INCOMING else (set_up, OUTGOING)
-    act, changes = requests[what]
+    prepare, act, changes = BEGUN[what]
     nothing = footprint(machine)
     for steps in itertools.count(step=2):  # after one call, and not also before the next
         for number, nth in faults.each_call([ERRNOS[steps // 2 % len(ERRNOS)]]):
