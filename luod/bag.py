@@ -10,11 +10,11 @@ import os
 import socket
 import struct
 from collections.abc import Collection, Iterator, Mapping
-from errno import EBADF, ECONNRESET, EINVAL, EIO, EMFILE, ENOTCONN, ENOTSOCK
+from errno import ECONNRESET, EINVAL, EIO, EMFILE, ENOTCONN
 from typing import Final, NamedTuple, Self
 
 from luod.fds import FdBundle, OwnedFd
-from luod.sockets import CONTROL_BYTES, FDS_MAX, DescriptorsLost, ancillary, received
+from luod.sockets import CONTROL_BYTES, FDS_MAX, NO_SOCKET, DescriptorsLost, ancillary, received
 
 _HEAD: Final = struct.Struct("=8sQ")
 _MAGIC: Final = b"LUOD bag"
@@ -69,7 +69,7 @@ class Bag:
         try:
             reader = socket.socket(fileno=fd.fileno())
         except OSError as error:
-            if error.errno not in (ENOTSOCK, EBADF):  # it may be one
+            if error.errno not in NO_SOCKET:  # it may be one
                 raise
             raise NotABag from None
         try:

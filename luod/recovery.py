@@ -75,9 +75,14 @@ class Brought:
     def said(self) -> list[str]:
         """What it is, for people."""
         sessions = [f"{'incoming' if incoming else 'outgoing'} session {name}" for name, incoming, _ in self.sessions]
-        return sessions + [
-            f"{os.readlink(f'/proc/self/fd/{fd.fileno()}')}, kept as {name}" for name, fd in self.unclear
-        ]
+        return sessions + [f"{_target(fd)}, kept as {name}" for name, fd in self.unclear]
+
+
+def _target(fd: OwnedFd) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd.fileno()}")
+    except OSError as error:
+        return f"something ({error.strerror})"
 
 
 @dataclass

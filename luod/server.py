@@ -10,6 +10,7 @@ from luod.conversation import Conversation, Guests
 from luod.fds import FdBundle
 from luod.methods import Methods
 from luod.policy import Limits
+from luod.sockets import Peer
 from luod.transport import Connection
 from luod.update import Event, Watchers
 from luod.varlink.service import Service
@@ -70,10 +71,19 @@ class Server:
                 self._room.release()
                 raise
             else:
-                connections.start_soon(self._talk, Connection(sock))
+                connections.start_soon(self._welcome, Connection(sock))
 
-    async def _talk(self, connection: Connection) -> None:
-        peer = connection.peer()
+    async def _welcome(self, connection: Connection) -> None:
+        try:
+            peer = connection.peer()
+        except OSError as error:
+            log.warning("a connection was ended, nobody can tell whose it is: %s", error.strerror)
+            await Guests(self._limits).release(FdBundle([connection.hand_on()]))
+            self._room.release()
+        else:
+            await self._talk(connection, peer)
+
+    async def _talk(self, connection: Connection, peer: Peer) -> None:
         guests = self._guests.setdefault(peer.uid, Guests(self._limits))
         conversation = Conversation(
             connection,

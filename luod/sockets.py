@@ -22,6 +22,9 @@ FDS_MAX: Final = 253
 CONTROL_BYTES: Final = socket.CMSG_SPACE(FDS_MAX * array.array("i").itemsize)
 CHUNK: Final = 65536
 BACKLOG: Final = 1024
+NO_SOCKET: Final = frozenset({errno.ENOTSOCK, errno.EBADF})
+"""What making a socket of a descriptor answers where it is none."""
+
 _UCRED: Final = struct.Struct("=iII")
 
 
@@ -101,10 +104,12 @@ def listen(path: Path) -> socket.socket:
 
 
 def is_listening(fd: int) -> bool:
-    """Whether a borrowed descriptor is a Unix stream socket that is there to listen on."""
+    """Whether a borrowed descriptor is a Unix stream socket that is there to listen on. Raises OSError."""
     try:
         sock = socket.socket(fileno=fd)
-    except OSError:
+    except OSError as error:
+        if error.errno not in NO_SOCKET:
+            raise
         return False
     try:
         kind = sock.family, sock.type, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)

@@ -16,7 +16,8 @@ _SYSTEM = [
     (fcntl, "fcntl"),
     (mmap, "mmap"),
     (socket, "socketpair"),
-    *((socket.socket, name) for name in ("__init__", "sendmsg", "recvmsg", "recv", "setsockopt", "getsockopt")),
+    *((socket.socket, name) for name in ("__init__", "bind", "listen", "connect", "getsockname")),
+    *((socket.socket, name) for name in ("sendmsg", "recvmsg", "recv", "setsockopt", "getsockopt")),
 ]
 """What luod calls. Not what can't fail: close() of what luod holds, detach()."""
 
@@ -75,6 +76,8 @@ class Faults:
 def _is_luods(name):
     """What to name a call after: what is said to the fd store, or who made it; none where that is a test's helper."""
     frame = caller = sys._getframe(2)
+    if caller.f_globals["__name__"] == "trio._socket":  # it calls for whoever has the socket
+        caller = caller.f_back
     if not caller.f_globals["__name__"].startswith("luod."):
         return None
     while frame is not None:
