@@ -132,11 +132,10 @@ def recover(kernel: SharedKernel, fd_store: FdStore, handed: Iterable[Handed] = 
 
     Raises RestoreImpossible, and SecondLuod or KernelError where nothing came over and no journal can be had.
     """
-    brought = Brought(unclear=list(handed))
+    brought = _recognised(kernel, handed)
     found: list[_Found] = []
     notes: list[str] = []
     try:
-        _recognise(kernel, brought)
         _find_brought(brought, found)
         manifest, journal = _go_on(kernel, fd_store, found, notes) or _begin(kernel, fd_store, brought, found, notes)
         for old in found:
@@ -161,8 +160,18 @@ def recover(kernel: SharedKernel, fd_store: FdStore, handed: Iterable[Handed] = 
     return Recovered(manifest, journal, there, successors, notes, brought)
 
 
+def _recognised(kernel: SharedKernel, handed: Iterable[Handed]) -> Brought:
+    """Tell what these descriptors are. Raises RestoreImpossible: what can't be told isn't missing."""
+    brought = Brought(unclear=list(handed))
+    try:
+        _recognise(kernel, brought)
+    except Exception as error:
+        # Whatever this is, it must not end the process while what came over is in its hands.
+        raise RestoreImpossible(f"what the fd store brought can't be told: {error}", brought.kept()) from error
+    return brought
+
+
 def _recognise(kernel: SharedKernel, brought: Brought) -> None:
-    """Tell what the unclear descriptors are. Raises KernelError, or OSError: what can't be told isn't missing."""
     for entry in list(brought.unclear):
         name = kernel.recognise(entry.fd.fileno())
         if name is not None:
