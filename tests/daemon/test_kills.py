@@ -2,43 +2,21 @@
 
 import os
 import random
-import threading
-from contextlib import suppress
 
 import pytest
 
 from eventually import within
-from luod.client import connect
 from luod.client.failures import ClientError
-from luod.client.requests import ToPreserve
-from luod.errors import SessionLost, WireError
+from luod.errors import WireError
 from memory import content, memfds
 from survivor import survivor
+from wanderer import Wanderer, reached, wandering
 
 
 @pytest.fixture
 def luod(sim, tmp_path):
     with survivor(sim.path, tmp_path / "luod") as luod:
         yield luod
-
-
-def reached(luod):
-    """A client of the luod that there is, or of the next one."""
-    clients = []
-
-    def try_it():
-        with suppress(ClientError, ConnectionError):
-            client = connect(luod.socket)
-            try:
-                client.status()
-            except BaseException:
-                client.close()
-                raise
-            clients.append(client)
-        return clients
-
-    within(30, try_it)
-    return clients[0]
 
 
 def everything(luod):
@@ -203,124 +181,6 @@ def next_kernel(luod, sim):
 
 # At any moment, under load
 
-
-class Wanderer(threading.Thread):
-    """A client that asks for one thing after another, and knows what must be there whatever luod answers or doesn't.
-
-    `sure` is what it was told is there, by session and token; `unsure` the other thing that may be so instead, after a
-    request that nobody answered.
-    """
-
-    def __init__(self, luod, number, stop):
-        super().__init__()
-        self.problems = []
-        self.done = 0
-        self.lost = 0
-        self._luod = luod
-        self._number = number
-        self._stop_at = stop
-        self._random = random.Random(number)
-        self._count = 0
-        self.sure = {}
-        self.unsure = None
-
-    def run(self):
-        try:
-            while not self._stop_at.is_set():
-                with reached(self._luod) as client, suppress(ClientError):
-                    self.look(client)
-                    while not self._stop_at.is_set():
-                        self.ask(client)
-                        self.done += 1
-        except BaseException as error:
-            self.problems.append(f"{self.name}: {error!r}")
-            raise
-
-    def look(self, client):
-        """Find what is there, and that it is what it must be."""
-        found = {}
-        for session in client.list():
-            if session.name.startswith(f"w{self._number}-"):
-                try:
-                    files = client.retrieve(session.name)
-                except SessionLost:
-                    self.lost += 1  # killed between RETRIEVE_SESSION and FDSTORE
-                    client.discard(session.name)
-                    self.sure.pop(session.name)
-                    continue
-                found[session.name] = {token: content(fd) for token, fd in files.items()}
-                for fd in files.values():
-                    fd.close()
-        assert found in (self.sure, self.unsure), f"{found} is neither {self.sure} nor {self.unsure}"
-        self.sure, self.unsure = found, None
-
-    def ask(self, client):
-        """Ask for something. It is sure once it was answered."""
-        act, after = self._random.choice([self._create, self._preserve, self._preserve, self._unpreserve, self._end])()
-        if act is None:
-            return
-        self.unsure = after
-        act(client)
-        self.sure, self.unsure = after, None
-
-    def _copy(self):
-        return {name: dict(files) for name, files in self.sure.items()}
-
-    def _create(self):
-        if len(self.sure) >= 4:
-            return None, None
-        self._count += 1
-        name = f"w{self._number}-{self._count}"
-        return lambda client: client.create(name), self._copy() | {name: {}}
-
-    def _preserve(self):
-        if not self.sure:
-            return None, None
-        name = self._random.choice(list(self.sure))
-        self._count += 1
-        contents = {self._count * 10 + more: os.urandom(50) for more in range(self._random.randint(1, 4))}
-        after = self._copy()
-        after[name] |= contents
-        return lambda client: self._outgoing(client, name) and self._give(client, name, contents), after
-
-    def _give(self, client, name, contents):
-        with memfds(*contents.values()) as fds:
-            given = [ToPreserve(fd, token) for token, fd in zip(contents, fds, strict=True)]
-            client.preserve_all(name, given)
-
-    def _outgoing(self, client, name):
-        """Take back what came over, before something is added to it."""
-        if client.find(name).direction == "incoming":
-            client.finish(name, rearm=True)
-        return True
-
-    def _unpreserve(self):
-        names = [name for name, files in self.sure.items() if files]
-        if not names:
-            return None, None
-        name = self._random.choice(names)
-        tokens = self._random.sample(list(self.sure[name]), self._random.randint(1, len(self.sure[name])))
-        after = self._copy()
-        for token in tokens:
-            del after[name][token]
-        return lambda client: self._outgoing(client, name) and client.unpreserve(name, tokens), after
-
-    def _end(self):
-        if len(self.sure) < 3:
-            return None, None
-        name = self._random.choice(list(self.sure))
-        after = self._copy()
-        del after[name]
-
-        def end(client):
-            if client.find(name).direction == "incoming":
-                client.finish(name)
-            else:
-                client.discard(name)
-
-        return end, after
-
-
 KILLS = int(os.environ.get("LUOD_KILLS", "40"))
 
 
@@ -341,30 +201,18 @@ def upgrades(luod, stop, chance):
 
 @pytest.mark.parametrize("troubles", [kills, upgrades])
 def test_whatever_comes_at_any_moment_nothing_acknowledged_is_lost(luod, sim, troubles):
-    stop = threading.Event()
-    wanderers = [Wanderer(luod, number, stop) for number in range(20)]
+    wanderers = [Wanderer(luod, number) for number in range(20)]
     chance = random.Random(KILLS)
     for update in (False, True):
-        stop.clear()
-        for each in wanderers:
-            each.start()
-        troubles(luod, stop, chance)
-        stop.set()
-        for each in wanderers:
-            each.join()
-        assert [each.problems for each in wanderers if each.problems] == []
-        successors = []
+        with wandering(wanderers) as stop:
+            troubles(luod, stop, chance)
         with reached(luod) as client:
             for each in wanderers:
                 each.look(client)
-                again = Wanderer(luod, each._number, stop)
-                again.sure, again._count, again.lost, again.done = each.sure, each._count, each.lost, each.done
-                successors.append(again)
             status = client.status()
             sessions = client.list()
         assert status.fd_store["unclear"] == []
         assert status.sessions == len(sessions)
-        wanderers = successors
         if not update:
             next_kernel(luod, sim)
     print(f"{luod.deaths} kills, {sum(each.done for each in wanderers)} requests answered")
