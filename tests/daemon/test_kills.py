@@ -110,6 +110,9 @@ INCOMING = {
         ],
     ),
 }
+CARRIED_OVER = INCOMING["rearm"][2][:-1]
+"""What luod does at a shutdown with what nobody has come for: the same as a rearm, but for the reply."""
+
 EXPOSED = {("retrieve", "RETRIEVE_SESSION"), ("finish", "RETRIEVE_SESSION"), ("rearm", "RETRIEVE_SESSION")}
 """Where the descriptor of a session that came over is nowhere but in luod: its close finishes the session."""
 
@@ -171,6 +174,27 @@ def test_a_kill_at_any_point_of_what_is_done_to_what_came_over(luod, sim, what, 
                 client.finish(session.name, rearm=True)
     next_kernel(luod, sim)
     assert everything(luod) == found
+
+
+@pytest.mark.parametrize("point", CARRIED_OVER)
+def test_a_kill_at_any_point_of_carrying_over_loses_nothing(luod, sim, point):
+    with reached(luod) as client:
+        client.create("ram")
+        preserve(client, "ram", BEFORE["ram"])
+    next_kernel(luod, sim)
+    before = luod.pid()
+    luod.plan.die_at(point)
+    luod.upgrade()
+    within(20, lambda: luod.pid() not in (None, before))
+    assert luod.plan.point == ""
+    if point == "RETRIEVE_SESSION":
+        assert everything(luod) == {"ram": "SessionLost"}
+        return
+    assert everything(luod) == {"ram": BEFORE["ram"]}
+    luod.upgrade()
+    within(20, lambda: luod.log().count("luod: listening on ") == 4)
+    next_kernel(luod, sim)
+    assert everything(luod) == {"ram": BEFORE["ram"]}
 
 
 def next_kernel(luod, sim):

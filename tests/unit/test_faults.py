@@ -108,6 +108,16 @@ def test_a_call_that_fails_leaves_a_request_done_or_not_begun(machine, alice, fa
         assert faults.struck or not failed
 
 
+def test_where_no_more_descriptors_may_be_on_their_way_a_limit_is_told(machine, alice, faults):
+    told = {}
+    for number, nth in faults.each_call([errno.ETOOMANYREFS]):
+        clean(machine)
+        machine.create("ram")
+        with faults.strike(nth, number):
+            told[faults.struck] = refusal(lambda: machine.preserve("ram", {4: b"four"}))
+    assert told["sendmsg in Bag._send"].quota == told["PRESERVE_FD"].quota == "descriptors"
+
+
 # In the middle of a start
 
 
