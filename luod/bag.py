@@ -14,7 +14,7 @@ from errno import ECONNRESET, EINVAL, EIO, EMFILE, ENOTCONN
 from typing import Final, NamedTuple, Self
 
 from luod.fds import FdBundle, OwnedFd
-from luod.sockets import CONTROL_BYTES, FDS_MAX, DescriptorsLost, ancillary, received
+from luod.sockets import CONTROL_BYTES, FDS_MAX, NO_SOCKET, DescriptorsLost, ancillary, received
 
 _HEAD: Final = struct.Struct("=8sQ")
 _MAGIC: Final = b"LUOD bag"
@@ -68,7 +68,9 @@ class Bag:
         """Take over a bag that outlived its writer. Raises NotABag, or OSError: then `fd` is still the caller's."""
         try:
             reader = socket.socket(fileno=fd.fileno())
-        except OSError:
+        except OSError as error:
+            if error.errno not in NO_SOCKET:  # it may be one
+                raise
             raise NotABag from None
         try:
             session, messages, end = _look_into(reader)

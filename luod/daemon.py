@@ -7,8 +7,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,7 @@ from luod.carry_over import carry_over_if_last, carry_over_late
 from luod.config import START_ONLY, Config, ConfigError
 from luod.custody import Custodian
 from luod.errors import KernelFailed
+from luod.fds import OwnedFd
 from luod.holdings import Holdings
 from luod.interface import custody, description, update
 from luod.kernel.api import KernelError
@@ -59,6 +60,15 @@ class StartError(Exception):
     """luod can't start. The text says why, and what to do."""
 
 
+@contextmanager
+def _needed(what: object) -> Iterator[None]:
+    """Raise StartError where the system fails luod."""
+    try:
+        yield
+    except (OSError, KernelFailed) as error:
+        raise StartError(f"{what}: {getattr(error, 'strerror', None) or error}") from None
+
+
 class _Bell:
     """Rung from any thread, heard in trio. Rung several times before it is heard, it is heard once."""
 
@@ -95,10 +105,11 @@ async def run(
     bell, fd_store = _Bell(), FdStore() if fd_store is None else fd_store
     policy = Policy(os.geteuid(), config.limits, _room_for_descriptors(config.limits))
     settings, watchers = _Settings(config, policy), Watchers(policy)
-    sockets = [entry for entry in handed if not entry.is_kept or is_listening(entry.fd.fileno())]
+    with _needed("what the service manager handed over"):
+        sockets = [entry for entry in handed if not entry.is_kept or is_listening(entry.fd.fileno())]
     kept = [entry for entry in handed if entry not in sockets]
     async with (
-        _listening(config.socket, sockets, fd_store) as listeners,
+        _listening(config.socket, sockets, fd_store) as (listeners, where),
         _holding(config, policy, bell, kept, fd_store) as (there, unclear),
     ):
         methods = Methods(there, policy, watchers, config.device, fd_store, unclear)
@@ -111,7 +122,7 @@ async def run(
             if changes is not None:
                 nursery.start_soon(_enforce, changes, settings, server)
             notify("READY=1", f"STATUS={_summary(there)}")
-            log.info("listening on %s; %s", ", ".join(map(address, listeners)), _summary(there))
+            log.info("listening on %s; %s", where, _summary(there))
             task_status.started()
             await server.serve(listeners, stop, GRACE)
             if isinstance(there, Custodian) and fd_store.most:
@@ -322,34 +333,41 @@ def _room_for_descriptors(limits: Limits) -> int:
 @asynccontextmanager
 async def _listening(
     path: Path, handed: Sequence[Handed], fd_store: FdStore
-) -> AsyncIterator[list[trio.socket.SocketType]]:
-    """The sockets that were handed over, or one of our own at `path`. Raises StartError.
+) -> AsyncIterator[tuple[list[trio.socket.SocketType], str]]:
+    """The sockets that were handed over, or one of our own at `path`; and where they are. Raises StartError.
 
     One of our own stays open in the fd store: whoever connects while there is no luod waits for the next one.
     """
     with ExitStack() as undo:
         for entry in handed:
             undo.callback(entry.fd.close)
-        if not all(is_listening(entry.fd.fileno()) for entry in handed):
-            raise StartError("the service manager handed over something else than a listening Unix stream socket")
-        sockets = [undo.enter_context(socket.socket(fileno=entry.fd.hand_on())) for entry in handed]
+        with _needed("the sockets that the service manager handed over"):
+            if not all(is_listening(entry.fd.fileno()) for entry in handed):
+                raise StartError("the service manager handed over something else than a listening Unix stream socket")
+            sockets = [undo.enter_context(_socket_of(entry.fd)) for entry in handed]
         if not sockets:
-            try:
+            with _needed(path):
                 sockets = [undo.enter_context(listen(path))]
                 fd_store.put(sockets[0].fileno())
-            except (OSError, KernelFailed) as error:
-                raise StartError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
             if not fd_store.most:
                 undo.callback(path.unlink, missing_ok=True)
+        with _needed("the listening sockets"):
+            where = ", ".join(map(address, sockets))
         for sock in sockets:
             sock.settimeout(0)
         last = undo.pop_all()
     try:
-        yield [trio.socket.from_stdlib_socket(sock) for sock in sockets]
+        yield [trio.socket.from_stdlib_socket(sock) for sock in sockets], where
     finally:
         # Closes what those have sent who were not accepted any more: that may take longer than it is worth.
         with trio.move_on_after(_CLOSING, shield=True):
             await trio.to_thread.run_sync(last.close, abandon_on_cancel=True)
+
+
+def _socket_of(fd: OwnedFd) -> socket.socket:
+    sock = socket.socket(fileno=fd.fileno())
+    fd.hand_on()
+    return sock
 
 
 def _service() -> Service:

@@ -420,8 +420,8 @@ def _allow(session: Session, request: Request) -> None:
 
 def _give_to(fd: OwnedFd, session: Session) -> None:
     """Make a file that came over its owner's again: the kernel makes it anew, for whoever retrieves it."""
-    if os.fstat(fd.fileno()).st_uid != session.uid:
-        try:
+    try:
+        if os.fstat(fd.fileno()).st_uid != session.uid:
             os.fchown(fd.fileno(), session.uid, session.gid)
-        except OSError as error:
-            log.warning("a file of session %s can't be given to uid %d: %s", session.kernel_name, session.uid, error)
+    except OSError as error:
+        log.warning("a file of session %s can't be given to uid %d: %s", session.kernel_name, session.uid, error)

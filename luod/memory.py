@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from luod.errors import NotPreservable
+from luod.errors import KernelFailed, NotPreservable, answered
 from luod.fds import OwnedFd
 from luod.policy import Owner
 
@@ -51,10 +51,21 @@ def new_memory(name: str, flags: int = os.MFD_ALLOW_SEALING) -> OwnedFd:
         return OwnedFd(os.memfd_create(name, os.MFD_CLOEXEC | flags))
 
 
+def status_of(fd: OwnedFd) -> os.stat_result:
+    """Raises KernelFailed."""
+    with answered("fstat"):
+        return os.fstat(fd.fileno())
+
+
 def look_at(fd: OwnedFd) -> Memory:
-    """What a descriptor is that luod knows to be memory."""
-    status = os.fstat(fd.fileno())
-    return Memory(Inode(status.st_dev, status.st_ino), status.st_size, fcntl.fcntl(fd.fileno(), fcntl.F_GET_SEALS))
+    """What a descriptor is that luod knows to be memory. Raises KernelFailed."""
+    with answered("F_GET_SEALS"):
+        seals = fcntl.fcntl(fd.fileno(), fcntl.F_GET_SEALS)
+    return _memory(status_of(fd), seals)
+
+
+def _memory(status: os.stat_result, seals: int) -> Memory:
+    return Memory(Inode(status.st_dev, status.st_ino), status.st_size, seals)
 
 
 def without_memory(status: os.stat_result) -> int:
@@ -72,20 +83,24 @@ def comes_back_read_only(seals: int) -> bool:
 
 
 def check(file: Given, owner: Owner) -> Memory:
-    """What a stranger's descriptor is. Raises NotPreservable where luod can't or mustn't keep it.
+    """What a stranger's descriptor is. Raises NotPreservable where luod can't or mustn't keep it, and KernelFailed.
 
     F_GET_SEALS comes first: it reaches no file system, and fails for whatever could make fstat block.
     """
     fd = file.fd.fileno()
     try:
-        seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
-        flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-    except OSError:
+        with answered("F_GET_SEALS"):
+            seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+    except KernelFailed as failed:
+        if failed.errno not in (errno.EINVAL, errno.EBADF):
+            raise
         reason = "it is not a memfd; what else the kernel can preserve goes into a delegated session"
         raise NotPreservable(file.index, reason) from None
+    with answered("F_GETFL"):
+        flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     if flags & os.O_ACCMODE != os.O_RDWR:
         raise NotPreservable(file.index, "it is not open for reading and writing")
-    status = os.fstat(fd)
+    status = status_of(file.fd)
     if status.st_uid not in (owner.uid, owner.trusted_uid):
         raise NotPreservable(file.index, f"it belongs to uid {status.st_uid}, not to uid {owner.uid}")
     if comes_back_read_only(seals):
@@ -93,4 +108,4 @@ def check(file: Given, owner: Owner) -> Memory:
         raise NotPreservable(file.index, f"{reason}: make it with MFD_EXEC, or seal it against writing first")
     if missing := without_memory(status):
         raise NotPreservable(file.index, f"it is sparse, fallocate it first: {missing} of its bytes have no memory")
-    return Memory(Inode(status.st_dev, status.st_ino), status.st_size, seals)
+    return _memory(status, seals)

@@ -75,9 +75,14 @@ class Brought:
     def said(self) -> list[str]:
         """What it is, for people."""
         sessions = [f"{'incoming' if incoming else 'outgoing'} session {name}" for name, incoming, _ in self.sessions]
-        return sessions + [
-            f"{os.readlink(f'/proc/self/fd/{fd.fileno()}')}, kept as {name}" for name, fd in self.unclear
-        ]
+        return sessions + [f"{_target(fd)}, kept as {name}" for name, fd in self.unclear]
+
+
+def _target(fd: OwnedFd) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd.fileno()}")
+    except OSError as error:
+        return f"something ({error.strerror})"
 
 
 @dataclass
@@ -127,11 +132,10 @@ def recover(kernel: SharedKernel, fd_store: FdStore, handed: Iterable[Handed] = 
 
     Raises RestoreImpossible, and SecondLuod or KernelError where nothing came over and no journal can be had.
     """
-    brought = Brought(unclear=list(handed))
+    brought = _recognised(kernel, handed)
     found: list[_Found] = []
     notes: list[str] = []
     try:
-        _recognise(kernel, brought)
         _find_brought(brought, found)
         manifest, journal = _go_on(kernel, fd_store, found, notes) or _begin(kernel, fd_store, brought, found, notes)
         for old in found:
@@ -156,8 +160,18 @@ def recover(kernel: SharedKernel, fd_store: FdStore, handed: Iterable[Handed] = 
     return Recovered(manifest, journal, there, successors, notes, brought)
 
 
+def _recognised(kernel: SharedKernel, handed: Iterable[Handed]) -> Brought:
+    """Tell what these descriptors are. Raises RestoreImpossible: what can't be told isn't missing."""
+    brought = Brought(unclear=list(handed))
+    try:
+        _recognise(kernel, brought)
+    except Exception as error:
+        # Whatever this is, it must not end the process while what came over is in its hands.
+        raise RestoreImpossible(f"what the fd store brought can't be told: {error}", brought.kept()) from error
+    return brought
+
+
 def _recognise(kernel: SharedKernel, brought: Brought) -> None:
-    """Tell what the unclear descriptors are. Raises KernelError, or OSError: what can't be told isn't missing."""
     for entry in list(brought.unclear):
         name = kernel.recognise(entry.fd.fileno())
         if name is not None:
@@ -359,28 +373,16 @@ def _is_way_of(session: Recorded, *, incoming: bool) -> bool:
 
 
 def _give_bag(bag: Bag, there: dict[int, Holding], fd_store: FdStore) -> None:
-    """Give a bag to its session. Where luod ended between two bags they are made one."""
+    """Give a bag to its session. Of two, between which luod ended, the newer one has all that is held."""
     holding = there.get(bag.session)
     if holding is None:
         _drop(bag, fd_store)
     elif holding.bag is None:
         holding.bag = bag
     else:
-        other, holding.bag = holding.bag, _union(bag, holding.bag, fd_store)
-        for old in (bag, other):
-            _drop(old, fd_store)
-
-
-def _union(one: Bag, other: Bag, fd_store: FdStore) -> Bag:
-    union = Bag(one.session)
-    try:
-        union.put_from(one, one.tokens)
-        union.put_from(other, other.tokens - one.tokens)
-        fd_store.put(union.fileno())
-    except BaseException:
-        union.close()
-        raise
-    return union
+        held = holding.session.held().keys()
+        older, holding.bag = sorted((bag, holding.bag), key=lambda each: len(each.tokens & held))
+        _drop(older, fd_store)
 
 
 def _drop(bag: Bag, fd_store: FdStore) -> None:

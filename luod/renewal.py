@@ -5,7 +5,6 @@ What is about to be done is recorded first, so that another luod in the same ker
 
 import errno
 import logging
-import os
 from collections.abc import Mapping
 
 from luod import errors
@@ -15,7 +14,7 @@ from luod.kernel.api import Call, KernelError
 from luod.kernel.api import Session as KernelSession
 from luod.lifecycle import Event, State
 from luod.manifest import Finishing, Renewed, Renewing, SessionGone, SessionMissing
-from luod.memory import Memory, look_at, without_memory
+from luod.memory import Memory, look_at, status_of, without_memory
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +92,7 @@ def _pack_all(holdings: Holdings, holding: Holding) -> None:
     for page in pages(session.held()):
         with holdings.files(holding, page) as files:
             for kernel_token, fd in files.items():
-                if missing := without_memory(os.fstat(fd.fileno())):
+                if missing := without_memory(status_of(fd)):
                     reason = f"it is sparse, fallocate it first: {missing} of its bytes have no memory"
                     raise errors.RearmRefused(session.name, session.files[kernel_token].token, reason)
             if new := {token: fd for token, fd in files.items() if token not in there}:

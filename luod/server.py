@@ -10,6 +10,7 @@ from luod.conversation import Conversation, Guests
 from luod.fds import FdBundle
 from luod.methods import Methods
 from luod.policy import Policy
+from luod.sockets import Peer
 from luod.transport import Connection
 from luod.update import Event, Watchers
 from luod.varlink.service import Service
@@ -77,10 +78,19 @@ class Server:
                 self._room.release_on_behalf_of(place)
                 raise
             else:
-                connections.start_soon(self._talk, Connection(sock), place)
+                connections.start_soon(self._welcome, Connection(sock), place)
 
-    async def _talk(self, connection: Connection, place: object) -> None:
-        peer = connection.peer()
+    async def _welcome(self, connection: Connection, place: object) -> None:
+        try:
+            peer = connection.peer()
+        except OSError as error:
+            log.warning("a connection was ended, nobody can tell whose it is: %s", error.strerror)
+            await Guests(self._policy).release(FdBundle([connection.hand_on()]))
+            self._room.release_on_behalf_of(place)
+        else:
+            await self._talk(connection, peer, place)
+
+    async def _talk(self, connection: Connection, peer: Peer, place: object) -> None:
         guests = self._guests.setdefault(peer.uid, Guests(self._policy))
         conversation = Conversation(
             connection,

@@ -26,6 +26,9 @@ BACKLOG: Final = 1024
 QUEUE_FULL_PAUSE: Final = 0.01
 """How long to wait before the next try to connect where the queue is full, in seconds: nothing tells when it isn't."""
 
+NO_SOCKET: Final = frozenset({errno.ENOTSOCK, errno.EBADF})
+"""What making a socket of a descriptor answers where it is none."""
+
 _UCRED: Final = struct.Struct("=iII")
 
 
@@ -105,10 +108,12 @@ def listen(path: Path) -> socket.socket:
 
 
 def is_listening(fd: int) -> bool:
-    """Whether a borrowed descriptor is a Unix stream socket that is there to listen on."""
+    """Whether a borrowed descriptor is a Unix stream socket that is there to listen on. Raises OSError."""
     try:
         sock = socket.socket(fileno=fd)
-    except OSError:
+    except OSError as error:
+        if error.errno not in NO_SOCKET:
+            raise
         return False
     try:
         kind = sock.family, sock.type, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)

@@ -45,21 +45,25 @@ class Plan:
 
 
 class Survivor:
-    """A luod that comes again, on a kernel's device, for as long as the `with` block goes on."""
+    """A luod that comes again, on a kernel's device, for as long as the `with` block goes on.
 
-    def __init__(self, device, directory):
+    With `command`, a `luod supervise` that somebody has installed, it is that one, and dies at no point of its own.
+    """
+
+    def __init__(self, device, directory, command=None):
         directory.mkdir(exist_ok=True)
         self.socket = str(directory / "io.luod")
         self.directory = directory
-        self._device = device
+        where = ["--device", device, "--socket", self.socket, "--runtime-directory", str(directory)]
+        here = [sys.executable, __file__, device, str(directory), str(directory / "plan")]
+        self._command = here if command is None else [*command, "--", *where]
         self.plan = Plan(directory / "plan")
         self.deaths = 0
 
     def start(self):
         begun = self._beginnings()
-        command = [sys.executable, __file__, self._device, str(self.directory), str(self.directory / "plan")]
         with (self.directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
+            self.process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stderr=log)
         within(20, lambda: self._beginnings() > begun)
 
     def _beginnings(self):
@@ -67,7 +71,7 @@ class Survivor:
 
     def pid(self):
         """The process that is luod now; None while there is none."""
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         return int(children[0]) if children else None
 
     def kill(self):
@@ -79,23 +83,23 @@ class Survivor:
 
     def upgrade(self):
         """Stop luod, as it likes to be stopped, and start it again."""
-        os.kill(self._process.pid, signal.SIGHUP)
+        os.kill(self.process.pid, signal.SIGHUP)
 
     def power_off(self):
         """End luod and what keeps its descriptors, as a kexec does."""
         pid = self.pid()
-        for each in (self._process.pid, pid):
+        for each in (self.process.pid, pid):
             if each is not None:
                 with suppress(ProcessLookupError):
                     os.kill(each, signal.SIGKILL)
-        self._process.wait()
+        self.process.wait()
         self._gone(pid)
 
     def let_go(self):
         """End luod and what keeps its descriptors, as somebody does who needs neither any more."""
         pid = self.pid()
-        self._process.send_signal(signal.SIGQUIT)
-        self._process.wait()
+        self.process.send_signal(signal.SIGQUIT)
+        self.process.wait()
         self._gone(pid)
 
     def _gone(self, pid):
@@ -116,8 +120,8 @@ def _is_dead(pid):
 
 
 @contextmanager
-def survivor(device, directory):
-    luod = Survivor(device, directory)
+def survivor(device, directory, command=None):
+    luod = Survivor(device, directory, command)
     luod.start()
     try:
         yield luod
@@ -161,6 +165,7 @@ def main(device, directory, plan):
         await send(*args)
 
     transport.Connection.send = reply
+    systemd._SYSTEMD_RUNS = Path(directory, "no systemd")  # who would know whether the machine goes down
     config = Config(device=device, socket=Path(directory, "io.luod"), runtime_directory=directory)
 
     def be_luod(environment):

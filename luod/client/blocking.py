@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
@@ -37,8 +38,8 @@ def _method(request: Callable[P, Exchange[T]]) -> "Callable[Concatenate[Client, 
 
 
 class Client:
-    """What luod is asked with, by one connection after the other. Threads may share it: their calls are done one after
-    the other.
+    """What luod is asked with, by one connection after the other. Threads may share it, but not processes after a fork:
+    their calls are done one after the other.
     """
 
     def __init__(self, path: str, patience: float = PATIENCE) -> None:
@@ -47,7 +48,6 @@ class Client:
         self._conversation = Conversation(path, patience)
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._lock = threading.Lock()
-        self._closing = threading.Event()
 
     create = _method(requests.create)
     create_delegated = _method(requests.create_delegated)
@@ -73,7 +73,8 @@ class Client:
         """Live update events of the owner's sessions, or of these: `with luod.watch() as events: for event in events`.
 
         It has a connection of its own, so that this one stays free to answer `ready` or `veto`. A watcher that
-        participates and leaves the block is not ready.
+        participates and leaves the block is not ready. It goes on when luod was restarted, until the block is left;
+        where luod isn't there the next event is waited for as any answer is.
         """
         with Client(self.path, self.patience) as own:
             yield own._each(requests.watch(sessions, participate=participate, owner=owner))
@@ -89,9 +90,11 @@ class Client:
             yield own._each(requests.stream(method, parameters, fds))
 
     def close(self) -> None:
-        """Close the connection, a call that waits in another thread included. No session is lost by it."""
+        """Close the connection, a call that waits in another thread included. No session is lost by it.
+
+        Not for signal handlers: it waits for the call that they interrupt.
+        """
         self._conversation.close()
-        self._closing.set()
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
         with self._lock:
@@ -135,7 +138,7 @@ class Client:
         match step:
             case Connect(pause):
                 self._sock.close()
-                self._closing.wait(pause)
+                time.sleep(pause)
                 self._connect()
             case Send(data, fds):
                 send_blocking(self._sock, data, fds)
@@ -146,11 +149,11 @@ class Client:
     def _connect(self) -> None:
         """Connect, and wait while the queue of luod is full, but not beyond `close`."""
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        while not self._closing.is_set():
+        while not self._conversation.is_closed:
             try:
                 self._sock.connect(self.path)
             except BlockingIOError:
-                self._closing.wait(QUEUE_FULL_PAUSE)
+                time.sleep(QUEUE_FULL_PAUSE)
             else:
                 break
         self._sock.settimeout(None)
@@ -159,9 +162,9 @@ class Client:
 def connect(path: str | None = None, *, patience: float = PATIENCE) -> Client:
     """Connect to luod: `with connect() as luod`. `path` is that of its socket.
 
-    luod may end and come back meanwhile: a call waits for it up to `patience` seconds, and is asked again if luod ended
-    in it. With 0 it isn't.
-    Raises NotRunning where no luod listens there now, and OSError where the caller may not connect.
+    luod may end and come back meanwhile. A call waits up to `patience` seconds for somebody to listen there (in whose
+    queue it is served when its turn comes), and is asked again if luod ended in it; with 0 it isn't.
+    Raises NotRunning where nobody listens there now, and OSError where the caller may not connect.
     """
     client = Client(socket_path(path), patience)
     try:

@@ -5,8 +5,8 @@ for. A `Conversation` turns exchanges into steps (connect, bytes to send, bytes 
 or in trio. Whatever ends an exchange early, its descriptors are closed here and the connection is over where an answer
 was still to come.
 
-luod may end and come back at any time. A call that it can't have done, for it never had all of it, is asked again on a
-new connection; one that it didn't answer is, too, where its exchange can tell what became of it.
+luod may end and come back at any time. A call that it can't have had as a whole is asked again on a new connection. Of
+one that it had and didn't answer the exchange is told: `Unanswered` is thrown in, unless to ask again is harmless.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -16,8 +16,8 @@ from functools import update_wrapper
 from inspect import Parameter, signature
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-from luod.client.failures import Disconnected, NotRunning, RemoteError, is_absence, no_connection, refusal
-from luod.errors import WireError
+from luod.client.failures import Disconnected, NotRunning, RemoteError, Unanswered, is_absence, no_connection, refusal
+from luod.errors import QuotaExceeded, WireError
 from luod.fds import FdBundle
 from luod.sockets import DescriptorsLost
 from luod.varlink.framing import Framer
@@ -29,31 +29,38 @@ REPLY_BYTES: Final = 64 << 20
 PATIENCE: Final = 30.0
 """How long a call waits for luod to come back, in seconds, where nobody says otherwise."""
 
+_ASKED_AGAIN: Final = 5
+"""How often an exchange may ask again what luod ended in: it may be this that ends it."""
+
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
 _CLOSED_HERE: Final = "it was closed here"
 _CLOSED_THERE: Final = "luod closed it"
+_FULL: Final = "luod has no room for another connection"
 
 T = TypeVar("T")
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Ask:
     """A call, and the borrowed descriptors that go with it.
 
-    `repeatable`: may be asked again where luod ended before it answered. `repeated`: it was, and may have been done.
+    `repeatable`: to ask it twice does no harm. `endless`: luod ends its connection after the last answer, and then it
+    is asked again.
     """
 
     call: Call
     fds: Sequence[int] = ()
     repeatable: bool = False
-    repeated: bool = False
+    endless: bool = False
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A reply that is no error. `continues`: more follow. Whoever is given one closes its descriptors."""
+    """A reply that is no error. `continues`: more follow. `is_first`: it is the first to a call, which may have been
+    asked again. Whoever is given one closes its descriptors.
+    """
 
     parameters: dict[str, Any]
     fds: FdBundle
@@ -92,18 +99,31 @@ class _Gone(Exception):
         self.asked = asked
 
 
+class _Troubles:
+    """What an exchange has met, and how much more it takes."""
+
+    def __init__(self, patience: float) -> None:
+        self.pauses = _pauses(patience)
+        self.unanswered = 0
+        self._most = _ASKED_AGAIN if patience else 0
+
+    @property
+    def are_too_many(self) -> bool:
+        return self.unanswered > self._most
+
+
 class Conversation:
     """All that is said to luod, on one connection after the other. `over` says why the last one is of no use."""
 
     def __init__(self, path: str, patience: float = PATIENCE) -> None:
-        """`path` is that of luod's socket, `patience` how long a call may wait for luod to come back, in seconds.
+        """`path` is that of luod's socket, `patience` how long a call may wait for one that isn't there, in seconds.
 
         With 0, no call that luod ended in is asked again.
         """
         self.over: str | None = "it was never there"
+        self.is_closed = False
         self._path = path
         self._patience = patience
-        self._closed = False
         self._framer = Framer()
         self._open: Ask | None = None
         self._is_begun = False
@@ -115,30 +135,30 @@ class Conversation:
         """
         failed: OSError | None = None
         for pause in pauses:
-            self._check_not_closed()
             try:
                 yield Connect(pause)
             except OSError as error:
-                failed = error
+                self._end_if_closed()
                 if not is_absence(error):
-                    break
+                    raise no_connection(self._path, error) from None
+                failed = error
             else:
                 self._framer = Framer(REPLY_BYTES, max_values=REPLY_BYTES)
                 self.over = None
-                break
-        self._check_not_closed()
-        if self.over is not None:
-            raise Disconnected(self.over) if failed is None else no_connection(self._path, failed)
+                self._end_if_closed()
+                return
+        raise Disconnected(self.end(_CLOSED_THERE)) if failed is None else no_connection(self._path, failed)
 
     def run(self, exchange: Exchange[T]) -> Steps[T]:
         """The steps of an exchange, into which luod's refusals are thrown. Raises what it does, and as `reach`."""
+        troubles = _Troubles(self._patience)
         done = False
         try:
             ask = next(exchange)
             while True:
                 try:
-                    answer = yield from self._answer_to(ask)
-                except (WireError, RemoteError) as refused:
+                    answer = yield from self._answer_to(ask, troubles)
+                except (WireError, RemoteError, Unanswered) as refused:
                     ask = exchange.throw(refused)
                 else:
                     with answer.fds:
@@ -149,7 +169,7 @@ class Conversation:
             return value
         finally:
             exchange.close()
-            if self._open is not None and not done:
+            if self._open is not None and not (done and self._open.call.more):
                 self.end("a call on it was broken off")
 
     def end(self, reason: str) -> str:
@@ -161,51 +181,62 @@ class Conversation:
 
     def close(self) -> None:
         """Nothing more is said at all, not in a call that is under way either."""
-        self._closed = True
+        self.is_closed = True
 
-    def _check_not_closed(self) -> None:
-        if self._closed:
+    def _end_if_closed(self) -> None:
+        if self.is_closed:
             self.end(_CLOSED_HERE)
             raise Disconnected(_CLOSED_HERE)
 
-    def _answer_to(self, ask: Ask) -> Steps[Answer]:
+    def _answer_to(self, ask: Ask, troubles: _Troubles) -> Steps[Answer]:
         """The next answer to a call, from whichever luod gives it."""
-        pauses = _pauses(self._patience)
         while True:
-            self._check_not_closed()
+            self._end_if_closed()
             try:
                 if self.over is not None:
-                    yield from self.reach(pauses)
-                if self._open is ask:
-                    return (yield from self._receive())
-                return (yield from self._send(ask))
+                    yield from self.reach(troubles.pauses)
+                if self._open is not ask:
+                    yield from self._send(ask)
+                return (yield from self._receive(ask))
             except _Gone as gone:
+                self._end_if_closed()
                 self.end(_CLOSED_THERE)
-                if gone.asked and not (ask.repeatable and self._patience):
-                    self._check_not_closed()
+                troubles.unanswered += gone.asked
+                if troubles.are_too_many:
                     raise Disconnected(_CLOSED_THERE) from None
-                ask.repeated = ask.repeated or gone.asked
-            except NotRunning as error:
-                if ask.repeated:  # it isn't one that luod never had
-                    raise Disconnected(f"{_CLOSED_THERE}, and didn't come back: {error.reason}") from None
-                raise
+                if gone.asked and not ask.repeatable:
+                    raise Unanswered(_CLOSED_THERE) from None
+            except QuotaExceeded as refused:
+                if not troubles.unanswered or refused.quota != "connections":
+                    raise
+                self.end(_FULL)  # which says nothing of the call that was not answered
+            except (NotRunning, OSError) as error:
+                if not troubles.unanswered:
+                    raise
+                raise Disconnected(f"{_CLOSED_THERE}, and then: {error}") from error
 
-    def _send(self, ask: Ask) -> Steps[Answer]:
-        """Ask, and have the first answer."""
+    def _send(self, ask: Ask) -> Steps[None]:
         self._open, self._is_begun = ask, False
-        asked = True
         try:
             yield Send(ask.call.encode(), ask.fds)
         except OSError as error:
+            self._end_if_closed()
             if error.errno in (EBADF, ETOOMANYREFS):  # a descriptor can't be sent, so nothing was
                 self._open = None
                 raise
             if error.errno not in (EPIPE, ECONNRESET):
                 raise self._broken(error) from error
-            asked = False  # luod closed the connection: why may be there to be received
-        return (yield from self._receive(asked=asked))
+            yield from self._hear_why(ask)
 
-    def _receive(self, *, asked: bool = True) -> Steps[Answer]:
+    def _hear_why(self, ask: Ask) -> Steps[None]:
+        """luod closed the connection, and has not had the call: why may be there to be received."""
+        try:
+            yield from self._receive(ask)
+        except _Gone:
+            raise _Gone(asked=False) from None
+        raise _Gone(asked=False)
+
+    def _receive(self, ask: Ask) -> Steps[Answer]:
         try:
             while (message := self._framer.next_message()) is None:
                 received = yield None
@@ -213,7 +244,7 @@ class Conversation:
                 data, fds = received
                 if not data:
                     fds.close()
-                    raise _Gone(asked=asked)
+                    raise _Gone(asked=True)
                 self._framer.feed(data, fds)
             try:
                 reply = Reply.read(message.body)
@@ -233,6 +264,8 @@ class Conversation:
         is_first, self._is_begun = not self._is_begun, True
         if not reply.continues:
             self._open = None
+            if ask.endless:
+                self.end("it was for what is over")
         if reply.error is not None:
             message.fds.close()
             raise refusal(reply.error, reply.parameters)
@@ -246,7 +279,7 @@ class Conversation:
                 reason = f"what came is not Varlink: {error}"
             case _:
                 reason = str(error)
-        self._check_not_closed()
+        self._end_if_closed()
         return Disconnected(self.end(reason))
 
 
@@ -261,17 +294,16 @@ def _pauses(patience: float) -> Iterator[float]:
 
 
 class Stream(Generic[T]):
-    """The answers to one call with `more`, each as `read` makes of it. `endless`: it is asked again after the last."""
+    """The answers to one call with `more`, each as `read` makes of it."""
 
-    def __init__(self, ask: Ask, read: Callable[[Answer], T], *, endless: bool = False) -> None:
+    def __init__(self, ask: Ask, read: Callable[[Answer], T]) -> None:
         self.over = False
         self._ask = ask
         self._read = read
-        self._endless = endless
 
     def next(self) -> Exchange[T]:
         answer = yield self._ask
-        self.over = not (answer.continues or self._endless)
+        self.over = not (answer.continues or self._ask.endless)
         return self._read(answer)
 
 

@@ -43,6 +43,10 @@ class Disconnected(ClientError):
         self.reason = reason
 
 
+class Unanswered(Disconnected):
+    """luod ended in a call. Whoever knows how to tell what became of it may ask again."""
+
+
 class BadReply(ClientError):
     """luod answered `method` with something that its interface doesn't allow: it is not the luod that we know."""
 

@@ -76,7 +76,8 @@ class TrioClient:
         `async with luod.watch() as events: async for event in events`.
 
         It has a connection of its own, so that this one stays free to answer `ready` or `veto`. A watcher that
-        participates and leaves the block is not ready.
+        participates and leaves the block is not ready. It goes on when luod was restarted, until the block is left;
+        where luod isn't there the next event is waited for as any answer is.
         """
         stream = requests.watch(sessions, participate=participate, owner=owner)
         with closing(TrioClient(self.path, self.patience)) as own:

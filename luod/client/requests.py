@@ -3,29 +3,23 @@
 Sessions belong to their owner: `owner` (a uid) is for those who may act for others. Whatever luod refuses is raised
 as a class of `luod.errors`; what else can go wrong stands in `luod.client.failures`.
 
-A call that luod ended in is asked again. What it finds done then counts as done by it, for it can't tell: a session
-that is over as finished or discarded, a token that is gone as unpreserved, these very files in place as preserved.
+A request that luod ended in looks for what became of it, and asks again if nothing did. What it finds done counts as
+done by it: a session that is over, or whose name another has since, as finished or discarded; one that was made since,
+as it was asked for, as created; a token that is gone as unpreserved; these very files in their places as preserved.
 """
 
 import os
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol, TypeVar
 
 from pydantic import ValidationError
 
+from luod.bag import pages
 from luod.client.exchange import Answer, Ask, Exchange, Stream
-from luod.client.failures import BadReply
-from luod.errors import (
-    AlreadyPreserved,
-    InvalidParameter,
-    SessionExists,
-    SessionLost,
-    SessionNotFound,
-    TokenInUse,
-    TokenNotFound,
-    WrongDirection,
-)
+from luod.client.failures import BadReply, Unanswered
+from luod.errors import InvalidParameter, SessionLost, SessionNotFound
 from luod.fds import FdBundle, OwnedFd
 from luod.interface import Method, custody, update
 from luod.interface import model as wire
@@ -38,6 +32,9 @@ from luod.varlink.messages import Call
 R = TypeVar("R", bound=wire.Reply)
 
 Event = WatchReply
+
+_HARMLESS: Final = frozenset({"Retrieve", "List", "Claim", "Watch", "Status", "Manifest"})
+"""Methods that may be done twice."""
 
 
 class HasFileno(Protocol):
@@ -56,14 +53,18 @@ class ToPreserve:
 def create(name: str, labels: dict[str, str] | None = None, owner: int | None = None) -> Exchange[Session]:
     """Make a session whose files luod preserves and retrieves. Raises SessionExists.
 
-    Asked again, an empty one with these labels counts as this one.
+    Where luod ended in it, so that nobody can tell, one that was made since and has these labels counts as this one.
     """
-    ask = _custody("Create", name=name, labels=labels, owner=owner)
-    try:
-        reply, _ = yield from _one(ask, custody.CreateReply)
-    except SessionExists:
-        return (yield from _made_before(ask, Mode.CUSTODIAL, labels, owner))
-    return reply.session
+    ask, since = _custody("Create", name=name, labels=labels, owner=owner), _now()
+    while True:
+        try:
+            reply, _ = yield from _one(ask, custody.CreateReply)
+        except Unanswered:
+            there = yield from _there(name, owner)
+            if there is not None and _was_made(there, since, Mode.CUSTODIAL, labels):
+                return there
+        else:
+            return reply.session
 
 
 def create_delegated(
@@ -74,17 +75,20 @@ def create_delegated(
     luod holds a copy of it: giving up this one loses nothing. What is preserved in it comes back only in the next
     kernel: after a crash in this one, discard the session and make it anew. Raises SessionExists.
 
-    Asked again, a delegated one with these labels counts as this one.
+    Where luod ended in it, one that was made since counts as this one, as with `create`.
     """
-    ask = _custody("Create", name=name, mode=Mode.DELEGATED, labels=labels, owner=owner)
-    try:
-        reply, answer = yield from _one(ask, custody.CreateReply)
-    except SessionExists:
-        session = yield from _made_before(ask, Mode.DELEGATED, labels, owner)
-        return session, (yield from claim(name, owner))
-    if reply.file_descriptor_index is None:
-        raise BadReply(ask.call.method, "a delegated session came without its descriptor")
-    return reply.session, _kernel_session(_take(ask, answer, reply.file_descriptor_index))
+    ask, since = _custody("Create", name=name, mode=Mode.DELEGATED, labels=labels, owner=owner), _now()
+    while True:
+        try:
+            reply, answer = yield from _one(ask, custody.CreateReply)
+        except Unanswered:
+            there = yield from _there(name, owner)
+            if there is not None and _was_made(there, since, Mode.DELEGATED, labels):
+                return there, (yield from claim(name, owner))
+        else:
+            if reply.file_descriptor_index is None:
+                raise BadReply(ask.call.method, "a delegated session came without its descriptor")
+            return reply.session, _kernel_session(_take(ask, answer, reply.file_descriptor_index))
 
 
 def preserve(
@@ -104,31 +108,35 @@ def preserve_all(session: str, files: Sequence[ToPreserve], owner: int | None = 
         raise InvalidParameter("files", f"one call takes at most {FDS_MAX} descriptors")
     named = [{"fileDescriptorIndex": i, "token": f.token, "name": f.name} for i, f in enumerate(files)]
     ask = _custody("Preserve", [f.fd for f in files], session=session, files=named, owner=owner)
-    try:
-        reply, _ = yield from _one(ask, custody.PreserveReply)
-    except (TokenInUse, AlreadyPreserved):
-        if ask.repeated and (there := (yield from _preserved_before(session, files, owner))):
-            return there
-        raise
-    if len(reply.files) != len(files):
-        raise BadReply(ask.call.method, f"{len(reply.files)} files for {len(files)} descriptors")
-    return reply.files
+    while True:
+        try:
+            reply, _ = yield from _one(ask, custody.PreserveReply)
+        except Unanswered:
+            if there := (yield from _preserved(session, files, owner)):
+                return there
+        else:
+            if len(reply.files) != len(files):
+                raise BadReply(ask.call.method, f"{len(reply.files)} files for {len(files)} descriptors")
+            return reply.files
 
 
 def unpreserve(session: str, tokens: Sequence[int], owner: int | None = None) -> Exchange[bool]:
     """Take files out of an outgoing session. Returns whether their memory is known to be free; it is, at the latest,
     when the session ends.
 
-    Raises SessionNotFound, TokenNotFound, WrongDirection.
+    Where luod ended in it, what is under these tokens by then is taken out: two clients that use the same tokens of one
+    session at the same time have to agree. Raises SessionNotFound, TokenNotFound, WrongDirection.
     """
     ask = _custody("Unpreserve", session=session, tokens=list(tokens), owner=owner)
-    try:
-        reply, _ = yield from _one(ask, custody.UnpreserveReply)
-    except TokenNotFound:
-        if ask.repeated and not (yield from _held(session, owner)).keys() & set(tokens):
-            return False
-        raise
-    return reply.released
+    while True:
+        try:
+            reply, _ = yield from _one(ask, custody.UnpreserveReply)
+        except Unanswered:
+            there = yield from _there(session, owner)
+            if there is not None and not there.lost and not {file.token for file in there.files} & set(tokens):
+                return False
+        else:
+            return reply.released
 
 
 def retrieve(
@@ -164,15 +172,16 @@ def finish(session: str, *, rearm: bool = False, owner: int | None = None) -> Ex
     `rearm` preserves the same files again for the next live update.
     Raises SessionNotFound, WrongDirection, FinishRefused.
     """
-    ask = _custody("Finish", session=session, rearm=rearm or None, owner=owner)
-    try:
-        yield from _one(ask, wire.Reply)
-    except SessionNotFound:
-        if not ask.repeated:
-            raise
-    except WrongDirection:  # what is rearmed goes out again
-        if not (ask.repeated and rearm):
-            raise
+    ask, since = _custody("Finish", session=session, rearm=rearm or None, owner=owner), _now()
+    while True:
+        try:
+            yield from _one(ask, wire.Reply)
+        except Unanswered:
+            there = yield from _there(session, owner)
+            if _is_over(there, since) or (rearm and _was_rearmed(there)):
+                return
+        else:
+            return
 
 
 def discard(session: str, owner: int | None = None) -> Exchange[None]:
@@ -180,12 +189,15 @@ def discard(session: str, owner: int | None = None) -> Exchange[None]:
 
     Raises SessionNotFound, WrongDirection.
     """
-    ask = _custody("Discard", session=session, owner=owner)
-    try:
-        yield from _one(ask, wire.Reply)
-    except SessionNotFound:
-        if not ask.repeated:
-            raise
+    ask, since = _custody("Discard", session=session, owner=owner), _now()
+    while True:
+        try:
+            yield from _one(ask, wire.Reply)
+        except Unanswered:
+            if _is_over((yield from _there(session, owner)), since):
+                return
+        else:
+            return
 
 
 def claim(session: str, owner: int | None = None) -> Exchange[api.Session]:
@@ -203,13 +215,10 @@ def find(session: str, owner: int | None = None) -> Exchange[Session | None]:
 
     Raises SessionLost where it was there and can't be given back, RestoreUnavailable where this boot can't tell.
     """
-    try:
-        reply, _ = yield from _one(_custody("List", session=session, owner=owner), custody.ListReply)
-    except SessionNotFound:
-        return None
-    if reply.session is not None and reply.session.lost is not None:
-        raise SessionLost(session, reply.session.lost)
-    return reply.session
+    there = yield from _there(session, owner)
+    if there is not None and there.lost is not None:
+        raise SessionLost(session, there.lost)
+    return there
 
 
 def list_sessions(*, all_owners: bool = False, owner: int | None = None) -> Exchange[list[Session]]:
@@ -230,16 +239,16 @@ def list_sessions(*, all_owners: bool = False, owner: int | None = None) -> Exch
 def ready(event: Event) -> Exchange[None]:
     """Tell luod that this watcher is ready for the live update that `event` announced. Raises NoUpdate.
 
-    Not asked again: luod's end is the end of the live update, and of the watcher.
+    Raises Disconnected where luod ended in it: that is the end of the live update, and of the watcher.
     """
     number, watcher = _taking_part(event)
-    yield from _one(_custody("Ready", update=number, watcher=watcher, repeatable=False), wire.Reply)
+    yield from _one(_custody("Ready", update=number, watcher=watcher), wire.Reply)
 
 
 def veto(event: Event, reason: str) -> Exchange[None]:
-    """Refuse the live update that `event` announced. Raises NoUpdate. Not asked again, as `ready` isn't."""
+    """Refuse the live update that `event` announced. Raises as `ready`."""
     number, watcher = _taking_part(event)
-    yield from _one(_custody("Veto", update=number, watcher=watcher, reason=reason, repeatable=False), wire.Reply)
+    yield from _one(_custody("Veto", update=number, watcher=watcher, reason=reason), wire.Reply)
 
 
 def status() -> Exchange[update.StatusReply]:
@@ -284,19 +293,11 @@ def watch(sessions: Sequence[str] | None, *, participate: bool, owner: int | Non
         watcher = event.watcher or watcher
         return event.model_copy(update={"watcher": watcher})
 
-    return Stream(ask, read, endless=True)
+    return Stream(ask, read)
 
 
-def _custody(
-    member: str,
-    fds: Sequence[int | HasFileno] = (),
-    /,
-    *,
-    more: bool = False,
-    repeatable: bool = True,
-    **parameters: Any,
-) -> Ask:
-    return _ask(custody.NAME, custody.METHODS, member, fds, more=more, repeatable=repeatable, **parameters)
+def _custody(member: str, fds: Sequence[int | HasFileno] = (), /, *, more: bool = False, **parameters: Any) -> Ask:
+    return _ask(custody.NAME, custody.METHODS, member, fds, more=more, **parameters)
 
 
 def _update(member: str) -> Ask:
@@ -311,23 +312,18 @@ def _ask(
     /,
     *,
     more: bool = False,
-    repeatable: bool = True,
     **parameters: Any,
 ) -> Ask:
     """A call of ours. Raises InvalidParameter as luod would, before anything is sent."""
     given = methods[member].parameters.read({name: value for name, value in parameters.items() if value is not None})
-    return _raw(f"{interface}.{member}", given.wire(), fds, more=more, repeatable=repeatable)
+    ask = _raw(f"{interface}.{member}", given.wire(), fds, more=more)
+    return replace(ask, repeatable=member in _HARMLESS, endless=member == "Watch")
 
 
 def _raw(
-    method: str,
-    parameters: Mapping[str, Any] | None,
-    fds: Sequence[int | HasFileno],
-    *,
-    more: bool = False,
-    repeatable: bool = False,
+    method: str, parameters: Mapping[str, Any] | None, fds: Sequence[int | HasFileno], *, more: bool = False
 ) -> Ask:
-    return Ask(Call(method, dict(parameters or {}), more=more), tuple(map(_number, fds)), repeatable)
+    return Ask(Call(method, dict(parameters or {}), more=more), tuple(map(_number, fds)))
 
 
 def _number(fd: int | HasFileno) -> int:
@@ -339,33 +335,53 @@ def _one(ask: Ask, model: type[R]) -> Exchange[tuple[R, Answer]]:
     return _read(ask, answer, model), answer
 
 
-def _made_before(ask: Ask, mode: Mode, labels: dict[str, str] | None, owner: int | None) -> Exchange[Session]:
-    """The session that was asked for, if an earlier asking may have made it. Raises SessionExists."""
-    name = ask.call.parameters["name"]
-    there = (yield from find(name, owner)) if ask.repeated else None
-    wanted = mode, labels or {}, Direction.OUTGOING
-    if there is None or there.files or (there.mode, there.labels, there.direction) != wanted:
-        raise SessionExists(name)
-    return there
+def _there(session: str, owner: int | None) -> Exchange[Session | None]:
+    """The session, a lost one too; None where the owner has none of this name."""
+    try:
+        reply, _ = yield from _one(_custody("List", session=session, owner=owner), custody.ListReply)
+    except SessionNotFound:
+        return None
+    return reply.session
 
 
-def _held(session: str, owner: int | None) -> Exchange[dict[int, File]]:
-    there = yield from find(session, owner)
-    return {} if there is None else {file.token: file for file in there.files}
+def _now() -> int:
+    """CLOCK_REALTIME in microseconds, as in Session."""
+    return time.time_ns() // 1000
 
 
-def _preserved_before(session: str, files: Sequence[ToPreserve], owner: int | None) -> Exchange[list[File] | None]:
-    """What luod recorded of these files, if an earlier asking has preserved them; they are known by their inodes."""
-    held = yield from _held(session, owner)
-    there = []
-    for file in files:
-        known = os.fstat(_number(file.fd))
-        alike = [each for each in held.values() if (each.name, each.size) == (file.name, known.st_size)]
-        for each in alike if file.token is None else [held[file.token]] if file.token in held else []:
-            with (yield from retrieve(session, [each.token], owner))[each.token] as fd:
-                if os.path.samestat(os.fstat(fd.fileno()), known):
-                    there.append(each)
-    return there if len(there) == len(files) else None
+def _was_made(there: Session, since: int, mode: Mode, labels: dict[str, str] | None) -> bool:
+    return there.created_usec >= since and (there.mode, there.labels) == (mode, labels or {})
+
+
+def _is_over(there: Session | None, since: int) -> bool:
+    """Whether a session is no more, or another has its name."""
+    return there is None or there.created_usec >= since
+
+
+def _was_rearmed(there: Session | None) -> bool:
+    return there is not None and there.direction is Direction.OUTGOING and there.generation > 0
+
+
+def _preserved(session: str, files: Sequence[ToPreserve], owner: int | None) -> Exchange[list[File] | None]:
+    """What luod recorded of these files, known by their inodes; None if one of them isn't there as it was to be."""
+    there = yield from _there(session, owner)
+    if there is None:
+        return None
+    wanted = [(file, os.fstat(_number(file.fd))) for file in files]
+    alike = {(file.name, status.st_size) for file, status in wanted}
+    held = {file.token: file for file in there.files if (file.name, file.size) in alike}
+    tokens: dict[tuple[int, int], int] = {}
+    for page in pages(held):
+        lent = yield from retrieve(session, page, owner)
+        with FdBundle(lent.values()):
+            tokens |= {_inode(os.fstat(fd.fileno())): token for token, fd in lent.items()}
+    found = [(file, held[tokens[_inode(status)]]) for file, status in wanted if _inode(status) in tokens]
+    right = [known for file, known in found if known.name == file.name and file.token in (None, known.token)]
+    return right if len({known.token for known in right}) == len(files) else None
+
+
+def _inode(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def _read(ask: Ask, answer: Answer, model: type[R]) -> R:
@@ -386,7 +402,7 @@ def _take(ask: Ask, answer: Answer, index: int) -> OwnedFd:
 
 
 def _handed_over(answer: Answer) -> Answer:
-    return Answer(answer.parameters, FdBundle(answer.fds.take_all()), answer.continues)
+    return replace(answer, fds=FdBundle(answer.fds.take_all()))
 
 
 def _kernel_session(fd: OwnedFd) -> api.Session:

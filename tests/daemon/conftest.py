@@ -11,6 +11,7 @@ import trio
 from luod import daemon
 from luod.client import connect_trio
 from luod.config import Config
+from luod.fds import FdBundle
 from luod.policy import Limits
 from luod.transport import Connection
 from luod.varlink.framing import Framer
@@ -85,6 +86,9 @@ class Host:
         try:
             await daemon.run(config, stop, handed, store, task_status=task_status)
         finally:
+            if store is not None:  # what the end of a process closes
+                store.close()
+                FdBundle(entry.fd for entry in handed).close()
             ended.set()
 
     async def shut_down(self):

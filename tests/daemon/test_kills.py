@@ -2,15 +2,15 @@
 
 import os
 import random
-import threading
 
 import pytest
 
 from eventually import within
-from luod.client import Disconnected, ToPreserve, connect
-from luod.errors import SessionLost, WireError
+from luod.client import Disconnected, connect
+from luod.errors import WireError
 from memory import content, memfds
 from survivor import survivor
+from wanderer import Wanderer, wandering
 
 
 @pytest.fixture
@@ -110,6 +110,9 @@ INCOMING = {
         ],
     ),
 }
+CARRIED_OVER = INCOMING["rearm"][2][:-1]
+"""What luod does at a shutdown with what nobody has come for: the same as a rearm, but for the reply."""
+
 EXPOSED = {("retrieve", "RETRIEVE_SESSION"), ("finish", "RETRIEVE_SESSION"), ("rearm", "RETRIEVE_SESSION")}
 """Where the descriptor of a session that came over is nowhere but in luod: its close finishes the session."""
 
@@ -201,6 +204,27 @@ def unclear(luod):
         return client.status().fd_store["unclear"]
 
 
+@pytest.mark.parametrize("point", CARRIED_OVER)
+def test_a_kill_at_any_point_of_carrying_over_loses_nothing(luod, sim, point):
+    with connect(luod.socket) as client:
+        client.create("ram")
+        preserve(client, "ram", BEFORE["ram"])
+    next_kernel(luod, sim)
+    before = luod.pid()
+    luod.plan.die_at(point)
+    luod.upgrade()
+    within(20, lambda: luod.pid() not in (None, before))
+    assert luod.plan.point == ""
+    if point == "RETRIEVE_SESSION":
+        assert everything(luod) == {"ram": "SessionLost"}
+        return
+    assert everything(luod) == {"ram": BEFORE["ram"]}
+    luod.upgrade()
+    within(20, lambda: luod.log().count("luod: listening on ") == 4)
+    next_kernel(luod, sim)
+    assert everything(luod) == {"ram": BEFORE["ram"]}
+
+
 def next_kernel(luod, sim):
     sim.kexec()
     luod.power_off()
@@ -209,120 +233,6 @@ def next_kernel(luod, sim):
 
 # At any moment, under load
 
-
-class Wanderer(threading.Thread):
-    """A client that asks for one thing after another, and is answered whatever luod dies of meanwhile.
-
-    `sure` is what it was told is there, by session and token.
-    """
-
-    def __init__(self, luod, number, stop):
-        super().__init__()
-        self.problems = []
-        self.done = 0
-        self.lost = 0
-        self._luod = luod
-        self._number = number
-        self._stop_at = stop
-        self._random = random.Random(number)
-        self._count = 0
-        self.sure = {}
-
-    def run(self):
-        try:
-            with connect(self._luod.socket) as client:
-                while not self._stop_at.is_set():
-                    if self.done % LOOK_EVERY == 0:
-                        self.look(client)
-                    self.ask(client)
-                    self.done += 1
-        except BaseException as error:
-            self.problems.append(f"{self.name}: {error!r}")
-            raise
-
-    def look(self, client):
-        """Find what is there, and that it is what it must be."""
-        found = {}
-        for session in client.list():
-            if session.name.startswith(f"w{self._number}-"):
-                try:
-                    files = client.retrieve(session.name)
-                except SessionLost:
-                    self.lost += 1  # killed between RETRIEVE_SESSION and FDSTORE
-                    client.discard(session.name)
-                    self.sure.pop(session.name)
-                    continue
-                found[session.name] = {token: content(fd) for token, fd in files.items()}
-                for fd in files.values():
-                    fd.close()
-        assert found == self.sure
-
-    def ask(self, client):
-        """Ask for something. It is sure once it was answered."""
-        act, after = self._random.choice([self._create, self._preserve, self._preserve, self._unpreserve, self._end])()
-        if act is not None:
-            act(client)
-            self.sure = after
-
-    def _copy(self):
-        return {name: dict(files) for name, files in self.sure.items()}
-
-    def _create(self):
-        if len(self.sure) >= 4:
-            return None, None
-        self._count += 1
-        name = f"w{self._number}-{self._count}"
-        return lambda client: client.create(name), self._copy() | {name: {}}
-
-    def _preserve(self):
-        if not self.sure:
-            return None, None
-        name = self._random.choice(list(self.sure))
-        self._count += 1
-        contents = {self._count * 10 + more: os.urandom(50) for more in range(self._random.randint(1, 4))}
-        after = self._copy()
-        after[name] |= contents
-        return lambda client: self._outgoing(client, name) and self._give(client, name, contents), after
-
-    def _give(self, client, name, contents):
-        with memfds(*contents.values()) as fds:
-            given = [ToPreserve(fd, token) for token, fd in zip(contents, fds, strict=True)]
-            client.preserve_all(name, given)
-
-    def _outgoing(self, client, name):
-        """Take back what came over, before something is added to it."""
-        if client.find(name).direction == "incoming":
-            client.finish(name, rearm=True)
-        return True
-
-    def _unpreserve(self):
-        names = [name for name, files in self.sure.items() if files]
-        if not names:
-            return None, None
-        name = self._random.choice(names)
-        tokens = self._random.sample(list(self.sure[name]), self._random.randint(1, len(self.sure[name])))
-        after = self._copy()
-        for token in tokens:
-            del after[name][token]
-        return lambda client: self._outgoing(client, name) and client.unpreserve(name, tokens), after
-
-    def _end(self):
-        if len(self.sure) < 3:
-            return None, None
-        name = self._random.choice(list(self.sure))
-        after = self._copy()
-        del after[name]
-
-        def end(client):
-            if client.find(name).direction == "incoming":
-                client.finish(name)
-            else:
-                client.discard(name)
-
-        return end, after
-
-
-LOOK_EVERY = 20
 KILLS = int(os.environ.get("LUOD_KILLS", "40"))
 
 
@@ -343,30 +253,18 @@ def upgrades(luod, stop, chance):
 
 @pytest.mark.parametrize("troubles", [kills, upgrades])
 def test_whatever_comes_at_any_moment_nothing_acknowledged_is_lost(luod, sim, troubles):
-    stop = threading.Event()
-    wanderers = [Wanderer(luod, number, stop) for number in range(20)]
+    wanderers = [Wanderer(luod, number) for number in range(20)]
     chance = random.Random(KILLS)
     for update in (False, True):
-        stop.clear()
-        for each in wanderers:
-            each.start()
-        troubles(luod, stop, chance)
-        stop.set()
-        for each in wanderers:
-            each.join()
-        assert [each.problems for each in wanderers if each.problems] == []
-        successors = []
+        with wandering(wanderers) as stop:
+            troubles(luod, stop, chance)
         with connect(luod.socket) as client:
             for each in wanderers:
                 each.look(client)
-                again = Wanderer(luod, each._number, stop)
-                again.sure, again._count, again.lost, again.done = each.sure, each._count, each.lost, each.done
-                successors.append(again)
             status = client.status()
             sessions = client.list()
         assert status.fd_store["unclear"] == []
         assert status.sessions == len(sessions)
-        wanderers = successors
         if not update:
             next_kernel(luod, sim)
     print(f"{luod.deaths} kills, {sum(each.done for each in wanderers)} requests answered")

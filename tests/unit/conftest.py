@@ -298,6 +298,7 @@ class Machine:
     def is_killed_at_start_after(self, steps):
         """luod starts in a process of its own, which dies after so many steps; false where it had started before."""
         self.stop()
+        self.manager.names  # noqa: B018 - all that was sent is there, for the child finds what is there now
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # no thread of this process has a lock
             child = os.fork()

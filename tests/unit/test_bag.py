@@ -144,6 +144,24 @@ def test_too_few_descriptors_are_an_error_and_leave_none_open(bag):
     assert contents(bag, [199]) == expected(199)
 
 
+def test_more_descriptors_on_their_way_than_a_user_may_have_are_an_error_and_lose_nothing(bag):
+    put(bag, 1, 2)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    privileged = os.geteuid() == 0  # whom CAP_SYS_RESOURCE exempts
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    if privileged:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(OSError, match="Too many references") as failed:
+            filled(bag)
+    finally:
+        if privileged:
+            os.seteuid(0)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert failed.value.errno == errno.ETOOMANYREFS
+    assert contents(bag, [1, 2]) == expected(1, 2)
+
+
 def stream_socket():
     ours, theirs = socket.socketpair()
     theirs.close()

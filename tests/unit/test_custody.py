@@ -792,6 +792,51 @@ def test_a_file_that_the_kernel_has_already_takes_no_more_room(machine, alice):
     assert machine.is_of_one_mind()
 
 
+def test_who_has_a_session_finds_room_in_the_fd_store_for_its_files(kept_machine, alice):
+    machine = kept_machine
+    machine.manager.most = 20
+    machine.start_anew()
+    made = [f"s{number}" for number in range(6)]
+    for name in made:
+        machine.create(name)
+    with pytest.raises(errors.QuotaExceeded) as caught:
+        machine.create("one more")
+    assert (caught.value.quota, caught.value.limit) == ("fd store entries", 20)
+    for name in made:
+        machine.preserve(name, {0: b"one"})
+    machine.start_anew()  # each session needs a new bag now, and one at a time a new session of the kernel
+    for name in made:
+        machine.preserve(name, {1: b"two"})
+        machine.custodian.unpreserve(alice, name, [0, 1])
+        machine.preserve(name, {2: b"three"})
+    assert machine.everything() == {name: {2: b"three"} for name in made}
+
+
+def test_files_for_which_a_bag_has_no_room_are_refused_and_fit_where_others_went(kept_machine, alice, monkeypatch):
+    machine = kept_machine
+    monkeypatch.setattr("luod.bag._QUEUE_BYTES", 1 << 13)
+    machine.create("ram")
+    files = {}
+
+    def refused(page):
+        """Why the bag takes no more; None where it took them."""
+        try:
+            machine.preserve("ram", page)
+        except errors.QuotaExceeded as error:
+            return error.quota
+        files.update(page)
+        return None
+
+    pages = (dict.fromkeys(range(start, start + 100), b"%d" % start) for start in itertools.count(step=100))
+    page, why = next((page, why) for page in pages if (why := refused(page)))
+    assert why == "files in a bag (net.core.wmem_max)"
+    assert machine.contents("ram") == files
+    machine.custodian.unpreserve(alice, "ram", list(range(100)))
+    assert refused(page) is None
+    machine.start_anew()
+    assert machine.contents("ram") == {token: files[token] for token in files if token >= 100}
+
+
 def test_descriptors_are_limited_for_all(machine, alice, bob):
     machine.descriptors = 8
     machine.start_anew()

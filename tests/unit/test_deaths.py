@@ -1,6 +1,7 @@
 """Whatever luod dies of, and wherever: what it acknowledged is there, what it didn't is wholly there or wholly not."""
 
 import itertools
+import os
 from contextlib import suppress
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from interrupted import BEFORE, INCOMING, OUTGOING, RAM, after, clean, come_over, kexec, set_up
 from luod import errors
 from luod.lifecycle import Mode, State
+from luod.sim.client import SimKernel
 from memory import memfd
 
 
@@ -48,6 +50,25 @@ def test_many_deaths_change_nothing(machine):
         assert keeps_what_is_needed(machine)
     kexec(machine)
     assert machine.contents("ram") == {number: b"%d" % number for number in range(300)}
+
+
+def test_ten_thousand_files_in_a_hundred_sessions_outlive_luod_and_two_kernels(machine, alice):
+    machine.descriptors = 100_000
+    machine.start_anew()
+    there = {f"s{number}": {token: b"%d %d" % (number, token) for token in range(100)} for number in range(100)}
+    for name, files in there.items():
+        machine.create(name, *files.values())
+    machine.start_anew()
+    assert keeps_what_is_needed(machine)
+    assert machine.everything() == there  # from the bags: the kernel gives nothing back in the same boot
+    kexec(machine)
+    for name in there:
+        assert machine.custodian.carry_over(alice.uid, name, claimed=False)
+    machine.start_anew()
+    assert keeps_what_is_needed(machine)
+    assert machine.everything() == there
+    kexec(machine)
+    assert machine.everything() == there
 
 
 def test_a_session_goes_on_after_a_death(machine, alice):
@@ -235,6 +256,38 @@ def test_the_order_of_what_is_brought_and_its_names_mean_nothing(machine):
     assert machine.everything() == {"ram": {0: b"one"}, "other": {0: b"x"}}
     machine.start_anew()
     assert machine.is_of_one_mind()
+
+
+def test_what_the_store_brings_that_nobody_knows_is_kept_and_said(machine):
+    with SimKernel(machine.control.path).open() as device:
+        theirs = device.create_session("somebody's")
+    null = os.open(os.devnull, os.O_RDONLY)
+    machine.manager.entries += [("~zzy", theirs.duplicate().hand_on()), ("~zzz", null)]
+    theirs.give_up()
+    machine.create("ram", b"one")
+    for _ in range(3):
+        machine.start_anew()
+        assert machine.recovered.unclear.said() == ["outgoing session somebody's", "/dev/null, kept as ~zzz"]
+        assert machine.everything() == {"ram": {0: b"one"}}
+        assert {"~zzy", "~zzz"} < set(machine.manager.names)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_bags_the_one_with_all_that_is_held_is_taken(machine, order):
+    machine.create("ram", b"one", b"two")
+    machine.start_anew()  # a luod puts nothing into another's bag
+    before = machine.manager.handed()
+    machine.preserve("ram", {2: b"three"})
+    now = machine.manager.names
+    for entry in before:
+        if entry.name in now:
+            entry.fd.close()
+        else:
+            machine.manager.entries.append((entry.name, entry.fd.hand_on()))
+    machine.manager.entries.sort(reverse=order < 0)
+    machine.start_anew()
+    assert machine.contents("ram") == {0: b"one", 1: b"two", 2: b"three"}
+    assert keeps_what_is_needed(machine)
 
 
 @pytest.mark.usefixtures("may_warn")

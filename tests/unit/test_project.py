@@ -21,5 +21,12 @@ def test_make_installs_all_that_virtual_machines_are_made_with():
     assert set(packages.replace("\\", "").split()) == {*commands.COMMANDS.values(), *commands.FILES.values()}
 
 
+def test_nothing_limits_the_memory_of_the_service():
+    """A kill while what came over is retrieved would destroy it."""
+    text = "".join(path.read_text() for path in (ROOT / "systemd").rglob("*") if path.is_file())
+    assert "FileDescriptorStoreMax=" in text
+    assert re.findall(r"^(?:Memory(?!Deny)\w+|Limit(?:AS|DATA|RSS))=.*", text, re.MULTILINE) == []
+
+
 def test_the_configuration_as_it_stands_changes_nothing():
     assert Config.load(ROOT / "config" / "luod.toml") == Config()

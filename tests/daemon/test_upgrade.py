@@ -1,0 +1,196 @@
+"""luod upgraded by pip while it is in use: its files are replaced under it, and one signal starts the new one."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eventually import within
+from luod.client import connect
+from luod.errors import InvalidParameter, MethodNotFound
+from luod.interface import custody
+from luod.methods import SERVED, WATCH
+from memory import content, memfd
+from survivor import survivor
+from wanderer import Wanderer, wandering
+
+CHECKOUT = Path(__file__).parents[2]
+OLD, NEW = "100.0", "100.1"
+DESCRIBE = "org.varlink.service.GetInterfaceDescription"
+
+IMPORTS = """
+import os, sys
+
+def say(event, arguments):
+    if event == "import":
+        os.write(2, f"process {os.getpid()} imports {arguments[0]}\\n".encode())
+
+sys.addaudithook(say)
+"""
+"""What each Python that luod runs in does first: say what it imports."""
+
+
+def pip(*words):
+    command = [sys.executable, "-m", "pip", "--isolated", "--disable-pip-version-check", "--quiet", *map(str, words)]
+    subprocess.run(command, check=True)
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory):
+    """luod as it is, as wheels of two versions."""
+    made = {}
+    for version in (OLD, NEW):
+        source = tmp_path_factory.mktemp("source")
+        for name in ("luod", "systemd"):
+            shutil.copytree(CHECKOUT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(CHECKOUT / name, source)
+        init = source / "luod" / "__init__.py"
+        init.write_text(re.sub("__version__ = .*", f"__version__ = {version!r}", init.read_text()))
+        pip("wheel", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", source / "dist", source)
+        [made[version]] = (source / "dist").iterdir()
+    return made
+
+
+class Installed:
+    """An environment into which luod is installed. What luod needs is that of the tests."""
+
+    def __init__(self, place):
+        self._python = place / "bin" / "python"
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", place], check=True)
+        first = place / "first"
+        first.mkdir()
+        (first / "sitecustomize.py").write_text(IMPORTS)
+        path = [str(first), *(path for path in sys.path if path.endswith("-packages"))]
+        self.supervise = ["env", f"PYTHONPATH={os.pathsep.join(path)}", str(place / "bin" / "luod"), "supervise"]
+
+    def install(self, wheel):
+        pip("--python", self._python, "install", "--no-deps", "--no-index", "--upgrade", wheel)
+
+    def uninstall(self):
+        pip("--python", self._python, "uninstall", "--yes", "luod")
+
+
+@pytest.fixture
+def installed(tmp_path, wheels):
+    installed = Installed(tmp_path / "installed")
+    installed.install(wheels[OLD])
+    return installed
+
+
+def version(luod):
+    with connect(luod.socket) as client:
+        return client.call("org.varlink.service.GetInfo").parameters["version"]
+
+
+def go_on(wanderers, requests=20):
+    """Wait until each of them has got so many answers more."""
+    enough = [each.done + requests for each in wanderers]
+    within(60, lambda: all(each.done >= done or each.problems for each, done in zip(wanderers, enough, strict=True)))
+
+
+def imported_late(log):
+    """What was imported after luod had begun to serve: after an upgrade it would be another version's, or gone."""
+    begun, serving, late = set(), set(), []
+    for line in log.splitlines():
+        if line.startswith("luod: listening on "):
+            serving |= begun
+        elif found := re.match(r"process (\d+) imports", line):
+            begun.add(found[1])
+            if found[1] in serving:
+                late.append(line)
+    assert serving
+    return late
+
+
+def preserve(client, name):
+    with memfd(b"one") as fd:
+        client.preserve(name, fd, 0)
+
+
+def watch(client):
+    with client.watch() as events:
+        assert next(events).event == "watching"
+
+
+def refused(client, member, error, **parameters):
+    with pytest.raises(error):
+        client.call(f"{custody.NAME}.{member}", parameters)
+
+
+ASKED = {
+    "Create": lambda client: (client.create("asked"), client.create_delegated("lent")[1].give_up()),
+    "Preserve": lambda client: preserve(client, "asked"),
+    "Unpreserve": lambda client: client.unpreserve("asked", [0]),
+    "Retrieve": lambda client: client.retrieve("came")[0].close(),
+    "Finish": lambda client: (client.finish("came", rearm=True), client.finish("left")),
+    "Claim": lambda client: client.claim("lent").give_up(),
+    "Discard": lambda client: [client.discard(name) for name in ("asked", "lent", "came")],
+    "List": lambda client: client.list(),
+    "Ready": lambda client: refused(client, "Ready", InvalidParameter, update=1, watcher="nobody"),
+    "Veto": lambda client: refused(client, "Veto", InvalidParameter, update=1, watcher="nobody", reason=""),
+    "Status": lambda client: client.status(),
+    "Manifest": lambda client: client.manifest(),
+    "Watch": watch,
+    "GetInfo": lambda client: client.call("org.varlink.service.GetInfo"),
+    "GetInterfaceDescription": lambda client: client.call(DESCRIBE, {"interface": custody.NAME}),
+    "no such method": lambda client: refused(client, "Nonsense", MethodNotFound),
+}
+"""Each thing that luod can be asked for, where sessions `came` and `left` have come over."""
+
+
+def test_everything_is_asked_for():
+    assert {name.rpartition(".")[2] for name in (*SERVED, WATCH)} <= ASKED.keys()
+
+
+def test_an_upgrade_under_load_undoes_nothing_and_the_old_luod_serves_until_it_is_stopped(
+    sim, tmp_path, installed, wheels
+):
+    with survivor(sim.path, tmp_path / "luod", installed.supervise) as luod:
+        with connect(luod.socket) as client:
+            for name in ("came", "left"):
+                client.create(name)
+                preserve(client, name)
+        sim.kexec()
+        luod.power_off()
+        luod.start()
+        old = luod.pid()
+        wanderers = [Wanderer(luod, number) for number in range(8)]
+        with wandering(wanderers):
+            go_on(wanderers)
+            installed.install(wheels[NEW])
+            go_on(wanderers)
+            assert version(luod) == OLD
+            with connect(luod.socket) as client:
+                for ask in ASKED.values():
+                    ask(client)
+            luod.upgrade()
+            within(30, lambda: luod.pid() not in (None, old))
+            assert version(luod) == NEW
+            go_on(wanderers)
+        with connect(luod.socket) as client:
+            for each in wanderers:
+                each.look(client)
+            status, sessions = client.status(), client.list()
+        assert status.sessions == len(sessions)
+        assert status.fd_store["unclear"] == []
+        assert not any(each.lost for each in wanderers)
+        assert imported_late(luod.log()) == []
+
+
+def test_a_luod_that_dies_while_its_files_are_gone_comes_again_with_them(sim, tmp_path, installed, wheels):
+    with survivor(sim.path, tmp_path / "luod", installed.supervise) as luod:
+        with connect(luod.socket) as client:
+            client.create("ram")
+            preserve(client, "ram")
+        installed.uninstall()
+        luod.kill()
+        within(30, lambda: "ended with status" in luod.log())
+        installed.install(wheels[NEW])
+        assert version(luod) == NEW
+        with connect(luod.socket) as client, client.retrieve("ram")[0] as back:
+            assert content(back) == b"one"
