@@ -7,6 +7,8 @@ from vm.guest import services
 
 _, SERVICE = UNITS
 LUOCTL = "/opt/luod/bin/luoctl"
+SAID = ("listening on ", "the service manager keeps what is held: ", "carried session ")
+"""What luod says in the journal; all else would be a warning, or a death."""
 
 
 def install(vm):
@@ -40,3 +42,10 @@ def handed(vm):
 def main_pid(vm):
     """The process that systemd takes for luod; 0 where there is none."""
     return int(vm.run("systemctl", "show", "--property=MainPID", "--value", SERVICE).stdout)
+
+
+def luod_never_complained(vm):
+    """Of every luod that there was in a machine, as far as the journal knows: none warned of anything."""
+    said = vm.run("journalctl", "--output=cat", f"_SYSTEMD_UNIT={SERVICE}").lines["stdout"]
+    assert [line for line in said if not line.startswith(SAID)] == []
+    assert any(line.startswith(SAID[0]) for line in said)
