@@ -7,7 +7,7 @@ READY = $(VENV)/.ready
 VM_PACKAGES = apt bc bison debian-archive-keyring dpkg e2fsprogs flex gcc libc6-dev libelf-dev make mmdebstrap \
 	qemu-system-x86 rsync tar util-linux xz-utils
 
-.PHONY: help demo demo-vm test test-vm vm-deps lint format coverage coverage-vm clean
+.PHONY: help demo demo-vm test test-vm vm-deps lint format coverage coverage-vm pictures clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ coverage-vm: $(READY) ## Run all tests, those on a real kernel too, and show whi
 	LUOD_VM_COVERAGE=1 $(BIN)/coverage run -m pytest tests $(PYTEST)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+pictures: $(READY) ## Make the pictures in docs/ anew
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python docs/capture.py docs/demo.svg 100 luod demo
 
 clean: ## Remove the virtual environment and what tools left
 	rm -rf $(VENV) .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

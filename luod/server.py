@@ -81,16 +81,18 @@ class Server:
                 connections.start_soon(self._welcome, Connection(sock), place)
 
     async def _welcome(self, connection: Connection, place: object) -> None:
+        """Talk with whoever it is, and have `place` free again afterwards."""
         try:
             peer = connection.peer()
         except OSError as error:
             log.warning("a connection was ended, nobody can tell whose it is: %s", error.strerror)
             await Guests(self._policy).release(FdBundle([connection.hand_on()]))
-            self._room.release_on_behalf_of(place)
         else:
-            await self._talk(connection, peer, place)
+            await self._talk(connection, peer)
+        finally:
+            self._room.release_on_behalf_of(place)
 
-    async def _talk(self, connection: Connection, peer: Peer, place: object) -> None:
+    async def _talk(self, connection: Connection, peer: Peer) -> None:
         guests = self._guests.setdefault(peer.uid, Guests(self._policy))
         conversation = Conversation(
             connection,
@@ -116,4 +118,3 @@ class Server:
             guests.conversations.discard(conversation)
             if guests.gone:
                 self._guests.pop(peer.uid, None)
-            self._room.release_on_behalf_of(place)

@@ -33,6 +33,7 @@ PATIENCE: Final = 60.0
 
 _OURS: Final = ("LUOD_", "JOURNAL_")
 _LOG_LINES: Final = 15
+_SILENT: Final = f"nothing came from it for {PATIENCE:.0f} s"
 _MOMENT: Final = 0.005
 
 T = TypeVar("T")
@@ -61,7 +62,7 @@ class LocalProcess:
                 self._unread += data
             line, _, self._unread = self._unread.partition(b"\n")
             return bytes(line)
-        raise Failed(self.who, f"nothing came from it for {PATIENCE:.0f} s")
+        raise Failed(self.who, _SILENT)
 
     async def report(self, expected: Event) -> Report:
         return understood(self.who, await self.line(), expected)
@@ -182,7 +183,8 @@ class SimulatedStage:
                         return luod
                 except ClientError:
                     await trio.sleep(_MOMENT)
-        raise Failed("luod", await luod.ending())
+            raise Failed("luod", await luod.ending())
+        raise Failed("luod", _SILENT)
 
     async def start_client(self, role: str, *arguments: str) -> LocalProcess:
         return await self._start(role, "luod.demo.clients", role, *arguments)
@@ -193,7 +195,7 @@ class SimulatedStage:
                 async with connect_trio(self._socket) as luod:
                     return await luod.status(), await luod.list()
         except trio.TooSlowError:
-            raise Failed("luod", f"it didn't answer for {PATIENCE:.0f} s") from None
+            raise Failed("luod", _SILENT) from None
         except (ClientError, WireError, OSError) as error:
             raise Failed("luod", str(error)) from None
 

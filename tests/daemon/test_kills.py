@@ -199,30 +199,28 @@ def test_a_kill_at_any_point_of_what_is_done_to_what_came_over(luod, sim, what, 
     assert everything(luod) == found
 
 
-def unclear(luod):
-    with connect(luod.socket) as client:
-        return client.status().fd_store["unclear"]
-
-
 @pytest.mark.parametrize("point", CARRIED_OVER)
 def test_a_kill_at_any_point_of_carrying_over_loses_nothing(luod, sim, point):
-    with connect(luod.socket) as client:
-        client.create("ram")
-        preserve(client, "ram", BEFORE["ram"])
+    with connect(luod.socket) as owner:
+        owner.create("ram")
+        preserve(owner, "ram", BEFORE["ram"])
     next_kernel(luod, sim)
-    before = luod.pid()
-    luod.plan.die_at(point)
-    luod.upgrade()
-    within(20, lambda: luod.pid() not in (None, before))
-    assert luod.plan.point == ""
+    killed_at(luod, point, luod.upgrade)
     if point == "RETRIEVE_SESSION":
         assert everything(luod) == {"ram": "SessionLost"}
         return
     assert everything(luod) == {"ram": BEFORE["ram"]}
+    before = luod.pid()
     luod.upgrade()
-    within(20, lambda: luod.log().count("luod: listening on ") == 4)
+    within(20, lambda: luod.pid() not in (None, before))
+    assert unclear(luod) == []
     next_kernel(luod, sim)
     assert everything(luod) == {"ram": BEFORE["ram"]}
+
+
+def unclear(luod):
+    with connect(luod.socket) as client:
+        return client.status().fd_store["unclear"]
 
 
 def next_kernel(luod, sim):
@@ -232,6 +230,7 @@ def next_kernel(luod, sim):
 
 
 # At any moment, under load
+
 
 KILLS = int(os.environ.get("LUOD_KILLS", "40"))
 

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -168,6 +169,8 @@ def test_an_upgrade_under_load_undoes_nothing_and_the_old_luod_serves_until_it_i
             with connect(luod.socket) as client:
                 for ask in ASKED.values():
                     ask(client)
+            os.kill(old, signal.SIGHUP)
+            within(30, lambda: "the configuration was read again" in luod.log())
             luod.upgrade()
             within(30, lambda: luod.pid() not in (None, old))
             assert version(luod) == NEW

@@ -7,7 +7,10 @@ from vm.guest import services
 
 _, SERVICE = UNITS
 LUOCTL = "/opt/luod/bin/luoctl"
-SAID = ("listening on ", "the service manager keeps what is held: ", "carried session ")
+SAID = (
+    *("listening on ", "the service manager keeps what is held: ", "carried session "),
+    *("the configuration was read again", "the configuration stays as it was: /etc/luod/luod.toml:1: "),
+)
 """What luod says in the journal; all else would be a warning, or a death."""
 
 
@@ -42,6 +45,12 @@ def handed(vm):
 def main_pid(vm):
     """The process that systemd takes for luod; 0 where there is none."""
     return int(vm.run("systemctl", "show", "--property=MainPID", "--value", SERVICE).stdout)
+
+
+def reload(vm, text):
+    """Have luod read another configuration. Whether the operator is told that it does."""
+    vm.call(services.write, path="/etc/luod/luod.toml", text=text)
+    return vm.start("systemctl", "reload", SERVICE).ended().status == 0
 
 
 def luod_never_complained(vm):

@@ -73,6 +73,18 @@ def test_a_live_update_by_systemctl_carries_everything_over(boot, suite):
         comes_back(vm, **given, finish=True)
 
 
+@pytest.mark.parametrize("suite", [CARRIES, KEEPS])
+def test_a_reload_reads_the_configuration_again_and_fails_where_luod_keeps_the_old_one(boot, suite):
+    with boot(suite) as vm:
+        before = systemd.main_pid(vm)
+        assert systemd.reload(vm, "carry_over_seconds = 5\n")
+        assert not systemd.reload(vm, "carry_over_seconds = -5\n")
+        wrong = "the configuration stays as it was: /etc/luod/luod.toml:1: carry_over_seconds: must be greater"
+        vm.run("sh", "-c", f"until systemctl status {systemd.SERVICE} | grep -q {wrong!r}; do sleep 0.1; done")
+        assert systemd.reload(vm, "carry_over_seconds = 6\n")
+        assert systemd.main_pid(vm) == before
+
+
 def test_where_an_exitrd_ends_the_shutdown_sessions_are_found_by_name(boot):
     with boot(CARRIES) as vm:
         given = owners_preserve(vm)
