@@ -1,4 +1,4 @@
-"""A command as a terminal shows it, as SVG: `python docs/capture.py PICTURE COLUMNS COMMAND ...`, for `make pictures`."""
+"""What a terminal shows of a command, as SVG: `python docs/capture.py PICTURE COLUMNS COMMAND ...`."""
 
 import fcntl
 import os
