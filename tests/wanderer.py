@@ -16,7 +16,8 @@ LOOK_EVERY = 20
 class Wanderer:
     """A client that asks for one thing after another, and is answered whatever luod dies of meanwhile.
 
-    `sure` is what it was told is there, by session and token.
+    `sure` is what it was told is there, by session and token. `exposed` are those of its sessions that came over and of
+    which nothing was answered since: only if luod dies between RETRIEVE_SESSION and FDSTORE, one is lost.
     """
 
     def __init__(self, luod, number):
@@ -28,6 +29,7 @@ class Wanderer:
         self._random = random.Random(number)
         self._count = 0
         self.sure = {}
+        self.exposed = set()
 
     def run(self, stop):
         """Go on until `stop`, an event."""
@@ -36,7 +38,10 @@ class Wanderer:
                 while not stop.is_set():
                     if self.done % LOOK_EVERY == 0:
                         self.look(client)
-                    self.ask(client)
+                    try:
+                        self.ask(client)
+                    except SessionLost as error:
+                        self.lose(client, error.session)
                     self.done += 1
         except BaseException as error:
             self.problems.append(f"w{self._number}: {error!r}")
@@ -50,14 +55,20 @@ class Wanderer:
                 try:
                     files = client.retrieve(session.name)
                 except SessionLost:
-                    self.lost += 1  # killed between RETRIEVE_SESSION and FDSTORE
-                    client.discard(session.name)
-                    self.sure.pop(session.name)
+                    self.lose(client, session.name)
                     continue
+                self.exposed.discard(session.name)
                 found[session.name] = {token: content(fd) for token, fd in files.items()}
                 for fd in files.values():
                     fd.close()
         assert found == self.sure
+
+    def lose(self, client, name):
+        assert name in self.exposed, f"{name} is lost, and it can't be"
+        self.exposed.remove(name)
+        self.lost += 1
+        client.discard(name)
+        self.sure.pop(name)
 
     def ask(self, client):
         """Ask for something. It is sure once it was answered."""
@@ -95,6 +106,7 @@ class Wanderer:
         """Take back what came over, before something is added to it."""
         if client.find(name).direction == "incoming":
             client.finish(name, rearm=True)
+        self.exposed.discard(name)
         return True
 
     def _unpreserve(self):
@@ -120,6 +132,7 @@ class Wanderer:
                 client.finish(name)
             else:
                 client.discard(name)
+            self.exposed.discard(name)
 
         return end, after
 

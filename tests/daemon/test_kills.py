@@ -266,5 +266,7 @@ def test_whatever_comes_at_any_moment_nothing_acknowledged_is_lost(luod, sim, tr
         assert status.sessions == len(sessions)
         if not update:
             next_kernel(luod, sim)
+            for each in wanderers:
+                each.exposed = set(each.sure)
     print(f"{luod.deaths} kills, {sum(each.done for each in wanderers)} requests answered")
-    assert sum(each.lost for each in wanderers) <= 1
+    assert sum(each.lost for each in wanderers) <= (KILLS // 10 if troubles is kills else 0)
