@@ -67,7 +67,7 @@ def journal(*records, epoch=1):
 
 def facts(manifest):
     """All that a manifest says."""
-    return Document.of(manifest, 0).model_dump(), manifest.serial, manifest.inodes
+    return Document.of(manifest, 0).model_dump(), manifest.serial, dict(manifest.inodes)
 
 
 def applied(*records):
