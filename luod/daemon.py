@@ -105,6 +105,8 @@ async def run(
     bell, fd_store = _Bell(), FdStore() if fd_store is None else fd_store
     policy = Policy(os.geteuid(), config.limits, _room_for_descriptors(config.limits))
     settings, watchers = _Settings(config, policy), Watchers(policy)
+    with _needed("the descriptions of the interfaces"):
+        service = _service()
     with _needed("what the service manager handed over"):
         sockets = [entry for entry in handed if not entry.is_kept or is_listening(entry.fd.fileno())]
     kept = [entry for entry in handed if entry not in sockets]
@@ -113,7 +115,7 @@ async def run(
         _holding(config, policy, bell, kept, fd_store) as (there, unclear),
     ):
         methods = Methods(there, policy, watchers, config.device, fd_store, unclear)
-        server = Server(methods, _service(), watchers, policy)
+        server = Server(methods, service, watchers, policy)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stay_alive)
             if isinstance(there, Custodian):

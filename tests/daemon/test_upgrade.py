@@ -61,13 +61,15 @@ class Installed:
     """An environment into which luod is installed. What luod needs is that of the tests."""
 
     def __init__(self, place):
+        self.place = place
         self._python = place / "bin" / "python"
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", place], check=True)
         first = place / "first"
         first.mkdir()
         (first / "sitecustomize.py").write_text(IMPORTS)
         path = [str(first), *(path for path in sys.path if path.endswith("-packages"))]
-        self.supervise = ["env", f"PYTHONPATH={os.pathsep.join(path)}", str(place / "bin" / "luod"), "supervise"]
+        self.luod = ["env", f"PYTHONPATH={os.pathsep.join(path)}", str(place / "bin" / "luod")]
+        self.supervise = [*self.luod, "supervise"]
 
     def install(self, wheel):
         pip("--python", self._python, "install", "--no-deps", "--no-index", "--upgrade", wheel)
@@ -113,6 +115,16 @@ def preserve(client, name):
         client.preserve(name, fd, 0)
 
 
+def create(client, name):
+    client.create(name)
+    preserve(client, name)
+
+
+def is_whole(luod):
+    with connect(luod.socket) as client, client.retrieve("ram")[0] as back:
+        return content(back) == b"one"
+
+
 def watch(client):
     with client.watch() as events:
         assert next(events).event == "watching"
@@ -154,8 +166,7 @@ def test_an_upgrade_under_load_undoes_nothing_and_the_old_luod_serves_until_it_i
     with survivor(sim.path, tmp_path / "luod", installed.supervise) as luod:
         with connect(luod.socket) as client:
             for name in ("came", "left"):
-                client.create(name)
-                preserve(client, name)
+                create(client, name)
         sim.kexec()
         luod.power_off()
         luod.start()
@@ -188,12 +199,25 @@ def test_an_upgrade_under_load_undoes_nothing_and_the_old_luod_serves_until_it_i
 def test_a_luod_that_dies_while_its_files_are_gone_comes_again_with_them(sim, tmp_path, installed, wheels):
     with survivor(sim.path, tmp_path / "luod", installed.supervise) as luod:
         with connect(luod.socket) as client:
-            client.create("ram")
-            preserve(client, "ram")
+            create(client, "ram")
         installed.uninstall()
         luod.kill()
         within(30, lambda: "ended with status" in luod.log())
         installed.install(wheels[NEW])
         assert version(luod) == NEW
-        with connect(luod.socket) as client, client.retrieve("ram")[0] as back:
-            assert content(back) == b"one"
+        assert is_whole(luod)
+
+
+def test_a_luod_that_lacks_a_file_takes_nothing_over(sim, tmp_path, installed, wheels):
+    with survivor(sim.path, tmp_path / "luod", installed.supervise) as luod:
+        with connect(luod.socket) as client:
+            create(client, "ram")
+        sim.kexec()
+    (missing,) = installed.place.rglob(f"{custody.NAME}.varlink")
+    missing.unlink()
+    alone = [*installed.luod, "--device", sim.path, "--socket", tmp_path / "io.luod", "--runtime-directory", tmp_path]
+    ran = subprocess.run(alone, capture_output=True, text=True)
+    assert ran.stderr.splitlines()[-1] == "luod: the descriptions of the interfaces: No such file or directory"
+    installed.install(wheels[NEW])
+    with survivor(sim.path, tmp_path / "luod", installed.supervise) as luod:
+        assert is_whole(luod)
