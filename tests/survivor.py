@@ -63,7 +63,7 @@ class Survivor:
     def start(self):
         begun = self._beginnings()
         with (self.directory / "log").open("ab") as log:
-            self.process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stderr=log)
+            self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stderr=log)
         within(20, lambda: self._beginnings() > begun)
 
     def _beginnings(self):
@@ -71,7 +71,7 @@ class Survivor:
 
     def pid(self):
         """The process that is luod now; None while there is none."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
         return int(children[0]) if children else None
 
     def kill(self):
@@ -83,23 +83,23 @@ class Survivor:
 
     def upgrade(self):
         """Stop luod, as it likes to be stopped, and start it again."""
-        os.kill(self.process.pid, signal.SIGHUP)
+        os.kill(self._process.pid, signal.SIGHUP)
 
     def power_off(self):
         """End luod and what keeps its descriptors, as a kexec does."""
         pid = self.pid()
-        for each in (self.process.pid, pid):
+        for each in (self._process.pid, pid):
             if each is not None:
                 with suppress(ProcessLookupError):
                     os.kill(each, signal.SIGKILL)
-        self.process.wait()
+        self._process.wait()
         self._gone(pid)
 
     def let_go(self):
         """End luod and what keeps its descriptors, as somebody does who needs neither any more."""
         pid = self.pid()
-        self.process.send_signal(signal.SIGQUIT)
-        self.process.wait()
+        self._process.send_signal(signal.SIGQUIT)
+        self._process.wait()
         self._gone(pid)
 
     def _gone(self, pid):
