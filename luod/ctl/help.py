@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str, str, str]] = {
     "install-units": ("luod", "units", "", "Put luod's systemd units in place"),
     "introspect": ("luod", "varlink", "[INTERFACE]", "Describe luod and its interfaces"),
     "call": ("luod", "varlink", "METHOD [JSON]", "Call a Varlink method"),
+    "completion": ("luod", "completion", "SHELL", "Print what lets bash, zsh or fish complete words"),
 }
 """Of each command: its section of the help, its module in this package, its arguments, and what it does."""
 

@@ -37,7 +37,10 @@ def test_no_command_is_a_wrong_usage_that_gets_the_help(luoctl):
             "luoctl: invalid value for JSON: Expecting value at character 0 (see luoctl call -h)\n",
         ),
         (["call", "a.B", "[]"], "luoctl: invalid value for JSON: must be a JSON object (see luoctl call -h)\n"),
-        (["call", "a.B", "--fd", "999"], "luoctl: invalid value for --fd: 999 is not open (see luoctl call -h)\n"),
+        (
+            ["call", "a.B", "--fd", "999"],
+            "luoctl: invalid value for '--fd': descriptor 999 is not open (see luoctl call -h)\n",
+        ),
     ],
 )
 def test_a_wrong_usage_says_what_would_be_right(luoctl, arguments, line):
@@ -59,7 +62,8 @@ def test_an_interface_that_is_nearly_there_is_suggested(luoctl, luod):
 def test_a_refusal_is_1_and_a_raw_one_has_its_name(luoctl, luod):
     ran = luoctl("call", "io.luod.Custody.Finish", '{"session": "no-such"}')
     assert (ran.status, ran.out) == (1, "")
-    assert ran.err == "luoctl: io.luod.Custody.SessionNotFound: there is no session 'no-such'\n"
+    assert ran.err.startswith("luoctl: io.luod.Custody.SessionNotFound: ")
+    assert ran.err.endswith(" has no session 'no-such'; see luoctl list\n")
 
 
 def test_luod_not_running_is_3_and_says_what_can_be_done(luoctl, tmp_path):
