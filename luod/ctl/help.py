@@ -9,6 +9,10 @@ from luod import __version__
 COMMANDS: dict[str, tuple[str, str, str, str]] = {
     "list": ("Sessions", "sessions", "", "List sessions: yours, or --all"),
     "show": ("Sessions", "sessions", "SESSION", "Show a session and its files"),
+    "create": ("Sessions", "lifecycle", "NAME", "Make a session"),
+    "claim": ("Sessions", "lifecycle", "SESSION -- COMMAND...", "Run a command with a delegated session"),
+    "finish": ("Sessions", "lifecycle", "SESSION", "End a session that came over, or --rearm it"),
+    "discard": ("Sessions", "lifecycle", "SESSION", "Give an outgoing session up, or forget a lost one"),
     "status": ("luod", "status", "", "Show how luod and its kernel are doing"),
     "manifest": ("luod", "manifest", "show|verify [FILE]", "Show or check what a live update carries over"),
     "config": ("luod", "config", "cat|check [FILE]", "Show or check luod's configuration"),
