@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str, str, str]] = {
     "claim": ("Sessions", "lifecycle", "SESSION -- COMMAND...", "Run a command with a delegated session"),
     "finish": ("Sessions", "lifecycle", "SESSION", "End a session that came over, or --rearm it"),
     "discard": ("Sessions", "lifecycle", "SESSION", "Give an outgoing session up, or forget a lost one"),
+    "watch": ("Sessions", "watch", "[SESSION]...", "Tell of live updates as they come"),
     "preserve": ("Files", "files", "SESSION [FILE]", "Preserve what is in a file, or memory"),
     "retrieve": ("Files", "files", "SESSION [TOKEN]...", "Get a file back, or run a command with files"),
     "unpreserve": ("Files", "files", "SESSION TOKEN...", "Take files out of an outgoing session"),
