@@ -1,7 +1,9 @@
 """One text says what luoctl can do, and costs next to nothing."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -76,3 +78,9 @@ def test_every_command_takes_json_and_a_socket(name):
         assert {"--json", "--socket"} <= options
         named = {param.name for param in leaf.params}
         assert "--owner" in options or not named & {"session", "sessions"}
+
+
+def test_the_documents_name_every_command():
+    text = (Path(__file__).parents[3] / "docs" / "luoctl.md").read_text()
+    named = re.findall(r"^\| `([a-z-]+)", text, re.MULTILINE)
+    assert list(dict.fromkeys(named)) == list(COMMANDS)
