@@ -11,7 +11,10 @@ import socket
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
+
+FIRST_HANDED: Final = 3
+"""The number of the first descriptor that is handed to whoever is executed: SD_LISTEN_FDS_START."""
 
 
 class OwnedFd:
@@ -118,3 +121,18 @@ class FdBundle:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def hand_over(fds: Sequence[int]) -> None:
+    """Have duplicates of these borrowed descriptors from number 3 on, for whoever is executed, and nothing else there.
+
+    What had such a number is closed: after that a process can only be executed, or end.
+    """
+    out_of_the_way = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_HANDED + len(fds)) for fd in fds]
+    for position, fd in enumerate(out_of_the_way):
+        os.dup2(fd, FIRST_HANDED + position)
+
+
+def listen_environment(names: Sequence[str]) -> dict[str, str]:
+    """What tells whoever this process becomes of the descriptors that are handed over (sd_listen_fds(3))."""
+    return {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(names)), "LISTEN_FDNAMES": ":".join(names)}

@@ -7,7 +7,6 @@ nothing ends it but whoever says that all may be let go of.
 
 import array
 import contextlib
-import fcntl
 import os
 import resource
 import select
@@ -20,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Final, NoReturn
 
-from luod.fds import FdBundle, OwnedFd
+from luod.fds import FIRST_HANDED, FdBundle, OwnedFd, hand_over, listen_environment
 
 ENTRIES_MAX: Final = 8192
 """How many descriptors are kept at most, where RLIMIT_NOFILE is high enough."""
@@ -48,7 +47,6 @@ SECOND_THOUGHT: Final = 1.0
 
 _FDS_MAX: Final = 253
 _OWN_DESCRIPTORS: Final = 64
-_FIRST: Final = 3
 _NAME_MAX: Final = 255
 _NAMES_MAX: Final = 128 * 1024 - len("LISTEN_FDNAMES=") - 1
 """MAX_ARG_STRLEN: with longer ones no luod could be started any more."""
@@ -511,7 +509,7 @@ class Supervisor:
 
 def _open_standard_descriptors() -> None:
     """Where one of them is closed, what luod gives to keep would take its number, and be written to."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) < _FIRST:
+    while (fd := os.open(os.devnull, os.O_RDWR)) < FIRST_HANDED:
         os.set_inheritable(fd, True)  # noqa: FBT003 - it has no keyword
     os.close(fd)
 
@@ -532,8 +530,7 @@ def _environment(address: str, most: int, names: Sequence[str], watchdog: float)
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("LISTEN_", "WATCHDOG_"))}
     environment |= {"NOTIFY_SOCKET": address, "FDSTORE": str(most)}
     if names:
-        environment |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(names))}
-        environment |= {"LISTEN_FDNAMES": ":".join(names)}
+        environment |= listen_environment(names)
     if watchdog:
         environment |= {"WATCHDOG_PID": str(os.getpid()), "WATCHDOG_USEC": str(int(watchdog * 1_000_000))}
     return environment
@@ -541,12 +538,9 @@ def _environment(address: str, most: int, names: Sequence[str], watchdog: float)
 
 def _hand_over(fds: Sequence[int]) -> None:
     """Give these the numbers from 3 on, for whoever is executed, too. Close all others but 0, 1 and 2."""
-    end = _FIRST + len(fds)
-    out_of_the_way = [fcntl.fcntl(fd, fcntl.F_DUPFD, end) for fd in fds]
-    for position, fd in enumerate(out_of_the_way):
-        os.dup2(fd, _FIRST + position)
+    hand_over(fds)
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    os.closerange(end, soft)
+    os.closerange(FIRST_HANDED + len(fds), soft)
 
 
 def luod(arguments: Sequence[str]) -> Callable[[dict[str, str]], NoReturn]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from luod.errors import KernelFailed, QuotaExceeded, answered
-from luod.fds import OwnedFd
+from luod.fds import FIRST_HANDED, OwnedFd
 from luod.sockets import ancillary
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 PATIENCE: Final = 30.0
 """How long the service manager may take to listen, in seconds: with thousands of entries it is seen to be that slow."""
 
-_FIRST: Final = 3
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _SYSTEMD_RUNS: Final = Path("/run/systemd/system")
 
@@ -51,7 +50,7 @@ def listen_fds() -> list[Handed]:
     pid, count, names = (os.environ.pop(f"LISTEN_{key}", "") for key in ("PID", "FDS", "FDNAMES"))
     if pid != str(os.getpid()) or not count.isdecimal():
         return []
-    numbers = range(_FIRST, _FIRST + int(count))
+    numbers = range(FIRST_HANDED, FIRST_HANDED + int(count))
     for number in numbers:
         os.set_inheritable(number, False)  # noqa: FBT003 - it has no keyword
     known = names.split(":") if names else []

@@ -1,67 +1,59 @@
-"""luoctl: what luod holds, for operators. A command's module is imported when the command is used."""
+"""luoctl: what luod holds, for operators and for authors of clients.
+
+A command's module is imported when the command is used, and click when there is a command.
+"""
 
 import os
 import sys
-from collections.abc import Sequence
 
-import click
-
-from luod import __version__
-from luod.ctl.command import Failed, LazyGroup, Options, misuse
-
-EPILOG = """\
-Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 luod is not running, 4 this boot can't give anything back.
-"""
+from luod.ctl.help import VERSION, help_text
 
 
-@click.group(
-    cls=LazyGroup,
-    commands_of={
-        "status": ("luod.ctl.status", "Show how luod and its kernel are doing."),
-        "list": ("luod.ctl.sessions", "List sessions."),
-        "show": ("luod.ctl.sessions", "Show one session and its files."),
-        "manifest": ("luod.ctl.manifest", "Show or verify what goes over with a live update."),
-        "config": ("luod.ctl.config", "Show or check luod's configuration."),
-        "call": ("luod.ctl.varlink", "Call a Varlink method."),
-        "introspect": ("luod.ctl.varlink", "Describe luod and its interfaces."),
-        "install-units": ("luod.ctl.units", "Put luod's systemd units in place."),
-    },
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog=EPILOG,
-)
-@click.version_option(__version__, prog_name="luoctl", message="%(prog)s %(version)s")
-@click.pass_context
-def luoctl(context: click.Context) -> None:
-    """Look into luod, which owns Live Update Orchestrator sessions across kexec."""
-    context.ensure_object(Options)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status."""
-    if "_LUOCTL_COMPLETE" in os.environ:
-        luoctl.main(prog_name="luoctl")
+def main(arguments: "list[str] | tuple[str, ...] | None" = None) -> int:
+    """Run luoctl; the exit status."""
+    _open_what_is_closed()
     try:
-        status = _run(sys.argv[1:] if arguments is None else arguments)
+        status = _run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
-    except (KeyboardInterrupt, click.Abort):
+    except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        with open(os.devnull, "wb") as nowhere:  # for the flush at exit
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        _write_no_more()
         return 141
+    except OSError as error:
+        _write_no_more()
+        print(f"luoctl: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
+        return 1
     return status
 
 
-def _run(arguments: Sequence[str]) -> int:
-    try:
-        with luoctl.make_context("luoctl", list(arguments)) as context:
-            luoctl.invoke(context)
-    except click.exceptions.Exit as end:
-        return end.exit_code
-    except click.ClickException as error:
-        print(f"luoctl: {misuse(error)}", file=sys.stderr)
-        return 2
-    except Failed as error:
-        print(f"luoctl: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+def _run(arguments: list[str]) -> int:
+    match arguments:
+        case [] if "_LUOCTL_COMPLETE" not in os.environ:
+            print(help_text(), file=sys.stderr)
+            return 2
+        case ["-h" | "--help", *_]:
+            print(help_text())
+            return 0
+        case ["--version", *_]:
+            print(VERSION)
+            return 0
+    from luod.ctl.run import run
+
+    return run(arguments)
+
+
+def _open_what_is_closed() -> None:
+    """Where luoctl was started without stdin, stdout or stderr: nothing else may get that number, and be taken for it.
+
+    The use of either of the first two fails, as it should.
+    """
+    for name, flags, mode in (("stdin", os.O_WRONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_WRONLY, "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, flags), mode))
+
+
+def _write_no_more() -> None:
+    """What stdout didn't take, Python would try again at its end."""
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -1,19 +1,28 @@
-"""What all commands have in common: their options, their failures, and that they are imported late."""
+"""What all commands have in common: their options, and their failures."""
 
-import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 
 @dataclass
 class Options:
-    """What can be said before a command as well as after it."""
+    """What commands take, `--socket` and `--json` before their names as well. `owner` is whose sessions are meant: the
+    caller's own where it is None.
+    """
 
     socket: str | None = None
     json: bool = False
+    owner: int | None = None
+
+
+class Given(NamedTuple):
+    """A descriptor that is sent to luod: what luoctl's user calls it, and whose file it is (a uid)."""
+
+    called: str
+    uid: int
 
 
 class Failed(Exception):
@@ -31,7 +40,9 @@ def misuse(error: click.ClickException) -> str:
         text = f"there is no option {error.option_name}{nearest(error.option_name, error.possibilities or [])}"
     else:
         text = " ".join(error.format_message().split()).removesuffix(".")
-    return f"{text[:1].lower()}{text[1:]} (see {context.command_path if context else 'luoctl'} -h)"
+    if text[1:2].islower():  # not the name of an argument
+        text = text[0].lower() + text[1:]
+    return f"{text} (see {context.command_path if context else 'luoctl'} -h)"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -42,8 +53,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f", did you mean {near[0]!r}?" if near else ""
 
 
-def _set(context: click.Context, option: click.Parameter, value: Any) -> None:
-    if value:
+def set_option(context: click.Context, option: click.Parameter, value: Any) -> None:
+    """Keep an option's value in the Options, unless it isn't given here."""
+    if value is not None and value is not False:
         setattr(context.ensure_object(Options), option.name or "", value)
 
 
@@ -53,11 +65,15 @@ def _common() -> list[click.Parameter]:
             ["--socket"],
             metavar="PATH",
             expose_value=False,
-            callback=_set,
+            callback=set_option,
             help="Where luod listens. [default: $LUOD_SOCKET, else /run/luod/io.luod]",
         ),
         click.Option(
-            ["--json"], is_flag=True, expose_value=False, callback=_set, help="Print JSON, with the interface's names."
+            ["--json"],
+            is_flag=True,
+            expose_value=False,
+            callback=set_option,
+            help="Print JSON, with the interface's names.",
         ),
     ]
 
@@ -70,6 +86,26 @@ class Command(click.Command):
         self.params += _common()
 
 
+class Launcher(Command):
+    """A command that takes another one, behind `--`: its parameter `command`, None where there is no `--`."""
+
+    def __init__(self, *args: Any, launches: str, **keywords: Any) -> None:
+        """`launches` is how the usage shows it."""
+        super().__init__(*args, **keywords)
+        self._launches = launches
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), self._launches]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        rest = super().parse_args(ctx, args[:end])
+        ctx.params["command"] = args[end + 1 :] if end < len(args) else None
+        if ctx.params["command"] == [] and not ctx.resilient_parsing:
+            raise click.UsageError("there is no COMMAND behind --", ctx)
+        return rest
+
+
 class Group(click.Group):
     """Commands, of which the near one is suggested for one that is not there."""
 
@@ -80,7 +116,7 @@ class Group(click.Group):
         self.params += _common()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args:
+        if not args and not ctx.resilient_parsing:
             click.echo(ctx.get_help(), err=True)
             ctx.exit(2)
         return super().parse_args(ctx, args)
@@ -92,25 +128,3 @@ class Group(click.Group):
             message = f"there is no command {args[0]!r}{nearest(args[0], self.list_commands(ctx))}"
             raise click.UsageError(message, ctx)
         return super().resolve_command(ctx, args)
-
-
-class LazyGroup(Group):
-    """A group that knows of each command its module and its line in the help, and imports it when it is used."""
-
-    def __init__(self, *args: Any, commands_of: Mapping[str, tuple[str, str]], **keywords: Any) -> None:
-        super().__init__(*args, **keywords)
-        self._commands_of = commands_of
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self._commands_of)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self._commands_of:
-            return None
-        module, _ = self._commands_of[cmd_name]
-        command: click.Command = getattr(importlib.import_module(module), f"{cmd_name.replace('-', '_')}_command")
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in self._commands_of.items()])

@@ -12,9 +12,12 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
+    from luod.client import File
+
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _AGES = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _ANY_WIDTH = 100_000
+_TOKENS_SHOWN = 8
 
 
 def print_json(value: Any) -> None:
@@ -138,6 +141,23 @@ def user(uid: int) -> str:
         return str(uid)
 
 
+def whose(owner: int | None) -> str:
+    """The name of an owner: the caller where it is None."""
+    return user(os.getuid() if owner is None else owner)
+
+
 def count(number: int, what: str) -> str:
     """1 file, 2 files."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def amount(files: "Sequence[File]") -> str:
+    """How many files, and how much memory: 2 files, 5.9 KiB."""
+    return f"{count(len(files), 'file')}, {size(sum(file.size or 0 for file in files))}"
+
+
+def tokens(files: "Sequence[File]") -> str:
+    """The tokens of files, with their owner's words, so that one can be chosen: 0 (kernel), 7, and 12 more."""
+    shown = [f"{file.token} ({file.name})" if file.name else str(file.token) for file in files[:_TOKENS_SHOWN]]
+    rest = len(files) - len(shown)
+    return ", ".join(shown) + (f", and {rest} more" if rest else "")

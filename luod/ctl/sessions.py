@@ -1,13 +1,27 @@
 """luoctl list, luoctl show."""
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from luod.ctl.command import Command, Failed, Options, nearest
-from luod.ctl.link import luod_at
-from luod.ctl.output import age, count, facts, moment, print_json, print_line, show, size, styled, table, user
+from luod.ctl.command import Command, Options
+from luod.ctl.link import luod_at, session_named
+from luod.ctl.output import (
+    age,
+    amount,
+    count,
+    facts,
+    moment,
+    print_json,
+    print_line,
+    show,
+    size,
+    styled,
+    table,
+    user,
+    whose,
+)
+from luod.ctl.parameters import owner_option, session_argument
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,58 +29,32 @@ if TYPE_CHECKING:
     from luod.client import Session
 
 
-class Owner(click.ParamType[int]):
-    """A uid, or the name of a user."""
-
-    name = "uid"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        import pwd
-
-        if isinstance(value, int):
-            return value
-        if value.isascii() and value.isdecimal() and int(value) < 2**32 - 1:
-            return int(value)
-        try:
-            return pwd.getpwnam(value).pw_uid
-        except KeyError:
-            self.fail(f"there is no user {value!r}", param, ctx)
-
-
-owner_option = click.option("--owner", type=Owner(), metavar="UID", help="Act for this user, by uid or name.")
-
-
 @click.command("list", cls=Command)
 @click.option("--all", "all_owners", is_flag=True, help="Of every owner.")
 @owner_option
 @click.pass_obj
-def list_command(options: Options, *, all_owners: bool, owner: int | None) -> None:
+def list_command(options: Options, *, all_owners: bool) -> None:
     """List your sessions. With --json: an array of Session."""
-    if all_owners and owner is not None:
+    if all_owners and options.owner is not None:
         raise click.UsageError("--all and --owner exclude each other")
     with luod_at(options) as luod:
-        sessions = luod.list(all_owners=all_owners, owner=owner)
+        sessions = luod.list(all_owners=all_owners, owner=options.owner)
     if options.json:
         print_json([session.wire() for session in sessions])
     elif sessions:
         show(sessions_table(sessions, with_owner=all_owners))
     else:
-        print_line("no sessions" if all_owners else f"no sessions of {user(os.getuid() if owner is None else owner)}")
+        print_line("no sessions" if all_owners else f"no sessions of {whose(options.owner)}")
 
 
 @click.command("show", cls=Command)
-@click.argument("session")
+@session_argument
 @owner_option
 @click.pass_obj
-def show_command(options: Options, session: str, owner: int | None) -> None:
+def show_command(options: Options, *, session: str) -> None:
     """Show SESSION and its files. With --json: a Session."""
     with luod_at(options) as luod:
-        sessions = luod.list(owner=owner)
-    found = next((candidate for candidate in sessions if candidate.name == session), None)
-    if found is None:
-        whose = user(os.getuid() if owner is None else owner)
-        near = nearest(session, (candidate.name for candidate in sessions))
-        raise Failed(f"{whose} has no session {session!r}{near or '; see luoctl list'}")
+        found = session_named(luod, options, session)
     if options.json:
         print_json(found.wire())
         return
@@ -112,14 +100,13 @@ def sessions_table(sessions: "list[Session]", *, with_owner: bool) -> "Table":
 
 
 def _facts(session: "Session") -> dict[str, Any]:
-    files, much = _holds(session)
     return {
         "Name": session.name,
         "Owner": f"{user(session.uid)} (uid {session.uid}, gid {session.gid})",
         "State": _state(session),
         "Reason": session.lost,
         "Mode": session.mode,
-        "Holds": None if files is None else f"{count(files, 'file')}, {much}",
+        "Holds": None if session.mode == "delegated" else amount(session.files),
         "Unit": session.unit,
         "Labels": [f"{key}={value}" for key, value in session.labels.items()] or None,
         "Created": moment(session.created_usec),

@@ -11,6 +11,7 @@ import click
 from luod.ctl.command import Command, Failed, Options, nearest
 from luod.ctl.link import luod_at
 from luod.ctl.output import facts, print_json, show, size, visible
+from luod.ctl.parameters import InheritedFd
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -25,7 +26,7 @@ SERVICE = "org.varlink.service"
 @click.argument("method")
 @click.argument("parameters", required=False, metavar="[JSON]", default="{}")
 @click.option("--more", is_flag=True, help="Ask for several replies.")
-@click.option("--fd", "fds", type=click.IntRange(min=0), multiple=True, metavar="N", help="Send descriptor N, too.")
+@click.option("--fd", "fds", type=InheritedFd(), multiple=True, metavar="N", help="Send descriptor N, too.")
 @click.pass_obj
 def call_command(options: Options, method: str, parameters: str, *, more: bool, fds: tuple[int, ...]) -> None:
     """Call METHOD, by its full name, with a JSON object of parameters; print each reply on a line.
@@ -36,11 +37,8 @@ def call_command(options: Options, method: str, parameters: str, *, more: bool, 
         luoctl call io.luod.Custody.Retrieve '{"session": "ram"}'
     """
     given = _object(parameters)
-    for fd in fds:
-        try:
-            os.fstat(fd)
-        except OSError:
-            raise click.BadParameter(f"{fd} is not open", param_hint="--fd") from None
+    if isinstance(owner := given.get("owner"), int):
+        options.owner = owner  # whose sessions an error is about
     with luod_at(options, raw=True) as luod:
         for answer in _answers(luod, method, given, fds, more=more):
             with answer.fds:

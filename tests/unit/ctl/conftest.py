@@ -1,6 +1,9 @@
-"""luoctl, run in this process, and a luod that holds something."""
+"""luoctl, run in this process or as one of its own, and a luod that holds something."""
 
 import json
+import subprocess
+import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
@@ -10,6 +13,8 @@ from luod.ctl import main
 from luod.sim.process import simulator
 from memory import memfds
 from running import luod_running
+
+LUOCTL = [sys.executable, "-m", "luod.ctl"]
 
 
 @dataclass
@@ -37,6 +42,18 @@ def luoctl(capsys):
     return run
 
 
+@pytest.fixture
+def luoctl_process():
+    """Run luoctl as a process of its own, with these words on its standard input."""
+
+    def run(*arguments, stdin="", **options):
+        command = [*LUOCTL, *map(str, arguments)]
+        ran = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, **options)
+        return Ran(ran.returncode, ran.stdout, ran.stderr)
+
+    return run
+
+
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
     """The socket of a luod that holds `ram` with two files, `cache` without any, and the delegated `vm`."""
@@ -56,3 +73,33 @@ def luod(running, monkeypatch):
     """The same luod, where luoctl finds it."""
     monkeypatch.setenv("LUOD_SOCKET", running)
     return running
+
+
+class Machine:
+    """A machine of a test's own, with luod on it, where luoctl finds it."""
+
+    def __init__(self, sim, directory, monkeypatch):
+        self._sim = sim
+        self._directory = directory
+        self._environment = monkeypatch
+        self._running = ExitStack()
+        self.boot()
+
+    def boot(self):
+        self.socket = self._running.enter_context(luod_running(self._sim.path, self._directory))
+        self._environment.setenv("LUOD_SOCKET", self.socket)
+
+    def live_update(self):
+        self._sim.kexec()
+        self.stop()
+        self.boot()
+
+    def stop(self):
+        self._running.close()
+
+
+@pytest.fixture
+def machine(sim, tmp_path, monkeypatch):
+    machine = Machine(sim, tmp_path / "luod", monkeypatch)
+    yield machine
+    machine.stop()

@@ -1,53 +1,28 @@
 """What luoctl prints on a terminal, and what it keeps from it."""
 
-import fcntl
-import os
-import struct
-import subprocess
-import sys
-import termios
-
 import pytest
 
 from luod.ctl import output
 
+from .terminal import on_a_terminal
+
 ESCAPE = "\x1b"
 
 
-def on_a_terminal(columns: int, *arguments: str, **environment: str) -> str:
-    """What luoctl prints on a terminal that wide."""
-    ours, theirs = os.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    command = [sys.executable, "-m", "luod.ctl", *arguments]
-    inherited = {
-        name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "FORCE_COLOR")
-    }
-    with subprocess.Popen(command, stdout=theirs, env=inherited | {"TERM": "xterm"} | environment):
-        os.close(theirs)
-        printed = b""
-        try:
-            while data := os.read(ours, 65536):
-                printed += data
-        except OSError:  # EIO: the other end was closed
-            pass
-    os.close(ours)
-    return printed.decode().replace("\r\n", "\n")
-
-
 def test_a_terminal_gets_colours(luod):
-    assert ESCAPE in on_a_terminal(80, "list")
-    assert ESCAPE in on_a_terminal(80, "introspect", "io.luod.Custody")
+    assert ESCAPE in on_a_terminal(80, "list").text
+    assert ESCAPE in on_a_terminal(80, "introspect", "io.luod.Custody").text
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["show", "ram"], ["status"], ["introspect", "io.luod.Custody"]])
 def test_no_color_means_no_escapes_at_all(luod, arguments):
-    assert ESCAPE not in on_a_terminal(80, *arguments, NO_COLOR="1")
+    assert ESCAPE not in on_a_terminal(80, *arguments, NO_COLOR="1").text
 
 
 @pytest.mark.parametrize("columns", [40, 80, 200])
 @pytest.mark.parametrize("arguments", [["list", "--all"], ["show", "ram"], ["manifest", "show"]])
 def test_tables_fit_the_terminal(luod, columns, arguments):
-    printed = on_a_terminal(columns, *arguments, NO_COLOR="1")
+    printed = on_a_terminal(columns, *arguments, NO_COLOR="1").text
     assert printed
     assert max(len(line) for line in printed.splitlines()) <= columns
 
