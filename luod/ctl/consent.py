@@ -42,11 +42,11 @@ def loss(session: "Session") -> str:
 def loss_of(files: "Sequence[File]") -> str:
     if not files:
         return "It has no files."
-    kept = [file for file in files if file.retrieved]
-    if len(kept) == len(files):
-        who = "All were retrieved."
-    elif kept:
-        who = f"Nobody has retrieved {len(files) - len(kept)} of them."
-    else:
+    unseen = sum(not file.retrieved for file in files)
+    if not unseen:
+        who = "It was retrieved." if len(files) == 1 else "All were retrieved."
+    elif unseen == len(files):
         who = f"Nobody has retrieved {'it' if len(files) == 1 else 'them'}."
+    else:
+        who = f"Nobody has retrieved {unseen} of them."
     return f"{amount(files)}, will be gone. {who}"

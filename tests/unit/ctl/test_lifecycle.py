@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from luod.client import SessionNotFound, connect
+from luod.client import File, SessionNotFound, connect
+from luod.ctl.consent import loss_of
 from memory import memfds
 
 from .terminal import on_a_terminal
@@ -109,6 +110,21 @@ def test_on_a_terminal_finish_says_what_will_be_gone_and_asks(came_over, name, g
     agreed = on_a_terminal(80, "finish", name, typed="y\n")
     assert agreed.status == 0
     assert came_over.find(name) is None
+
+
+@pytest.mark.parametrize(
+    ("retrieved", "who"),
+    [
+        ([False], "Nobody has retrieved it."),
+        ([True], "It was retrieved."),
+        ([False, False], "Nobody has retrieved them."),
+        ([True, False, False], "Nobody has retrieved 2 of them."),
+        ([True, True], "All were retrieved."),
+    ],
+)
+def test_what_nobody_has_retrieved_is_said(retrieved, who):
+    files = [File(token=token, size=1024, retrieved=was) for token, was in enumerate(retrieved)]
+    assert loss_of(files).endswith(f"{len(files)}.0 KiB, will be gone. {who}")
 
 
 def test_no_answer_is_a_no(came_over):
