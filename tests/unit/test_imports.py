@@ -14,9 +14,15 @@ ROOT = Path(luod.__file__).parent
 
 LAYERS = (
     ("errors", "names"),
-    ("fds", "lifecycle", "manifest", "memory", "policy", "sockets", "bag", "kernel.abi", "kernel.api", "kernel.shared"),
+    (
+        *("fds", "lifecycle", "manifest", "memory", "policy", "sockets", "bag"),
+        *("kernel.abi", "kernel.api", "kernel.shared", "kernel.cmdline", "kernel.compatible", "kernel.unpack"),
+    ),
     ("varlink", "interface", "holdings", "renewal", "custody", "update"),
-    ("config", "kernel.device", "recovery", "sim", "store", "systemd", "transport"),
+    (
+        *("config", "recovery", "sim", "store", "systemd", "transport"),
+        *("kernel.device", "kernel.image", "kernel.kexec", "kernel.running"),
+    ),
     ("kernel.find", "methods", "conversation", "server", "carry_over", "client"),
     ("daemon", "supervisor", "ctl", "demo", "__main__"),
 )
@@ -28,6 +34,10 @@ ONLY_IN = {
     "pyroute2": (),
     "click": ("ctl",),
     "rich": ("ctl", "demo"),
+    "backports": ("kernel.unpack",),
+    "compression": ("kernel.unpack",),
+    "lz4": ("kernel.unpack",),
+    "ctypes": ("kernel.kexec", "sim"),
 }
 """Where each library may be imported."""
 
