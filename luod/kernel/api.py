@@ -70,6 +70,10 @@ class KernelError(LuodError):
         super().__init__(f"{call}: {errno.errorcode.get(number, number)} ({self.meaning})")
 
 
+class ImageError(LuodError):
+    """What should be the image of a kernel isn't one, or luod can't read it. The text says why."""
+
+
 class Session(Protocol):
     """An open session. Its descriptor is what keeps it alive; a `with` block ends in `give_up`."""
 
