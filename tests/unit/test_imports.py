@@ -45,6 +45,8 @@ CALLED_ONLY_IN = {
     "ioctl": ("kernel.device",),
     "sendmsg": ("sockets", "bag", "systemd", "transport", "sim"),
     "recvmsg": ("sockets", "bag", "supervisor", "transport", "sim"),
+    "syscall": ("kernel.kexec",),
+    "reboot": ("kernel.kexec",),
 }
 """Where each system call may be made."""
 
