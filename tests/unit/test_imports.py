@@ -128,6 +128,7 @@ def test_a_system_call_is_made_only_where_it_belongs(call):
         ("luod.daemon", ("click", "rich", "pyroute2", "luod.sim", "luod.demo")),
         ("luod.sim.server", ("trio", "pydantic", "click", "rich")),
         ("luod.ctl", ("trio", "pydantic", "rich")),
+        ("luod.kernel.running", ("trio", "pydantic", "ctypes", "backports", "compression.zstd", "lz4", "bz2", "lzma")),
     ],
 )
 def test_a_module_starts_without_what_it_does_not_need(module, spared):
