@@ -14,7 +14,7 @@ from luod.fds import OwnedFd
 
 
 class Call(StrEnum):
-    """The calls of LUO, by the names that errors and fault injection use."""
+    """The calls of LUO, by the names that errors and fault injection use, and those of kexec."""
 
     OPEN = "open"
     CREATE_SESSION = "CREATE_SESSION"
@@ -23,6 +23,9 @@ class Call(StrEnum):
     RETRIEVE_FD = "RETRIEVE_FD"
     FINISH = "FINISH"
     GET_NAME = "GET_NAME"
+    KEXEC_LOAD = "kexec_file_load"
+    KEXEC_UNLOAD = "kexec_file_load(KEXEC_FILE_UNLOAD)"
+    KEXEC = "reboot(LINUX_REBOOT_CMD_KEXEC)"
 
 
 MEANING: Final[dict[tuple[Call, int], str]] = {
@@ -56,8 +59,40 @@ MEANING: Final[dict[tuple[Call, int], str]] = {
         (call, errno.ENOTTY): "the descriptor is not a session"
         for call in (Call.PRESERVE_FD, Call.RETRIEVE_FD, Call.FINISH, Call.GET_NAME)
     },
+    (Call.KEXEC_LOAD, errno.EBADF): "the image or the initrd is not open for reading",
+    (Call.KEXEC_LOAD, errno.EINVAL): "the image or the initrd is empty or no file, or the command line is too long",
+    (Call.KEXEC_LOAD, errno.EFBIG): "the image or the initrd is larger than 4 GiB",
+    (Call.KEXEC_LOAD, errno.EIO): "the image or the initrd changed while it was read",
+    (Call.KEXEC_LOAD, errno.ETXTBSY): "somebody has the image or the initrd open for writing",
+    (Call.KEXEC_LOAD, errno.ENOEXEC): "this kernel can't load such an image",
+    (Call.KEXEC_LOAD, errno.ENOMEM): "there is not enough memory for it",
+    (
+        Call.KEXEC_LOAD,
+        errno.EADDRNOTAVAIL,
+    ): "it doesn't fit into the memory that KHO keeps for the next kernel (kho_scratch=)",
+    (Call.KEXEC_LOAD, errno.EKEYREJECTED): "its signature is not valid",
+    (Call.KEXEC_LOAD, errno.ENOKEY): "it is signed with a key that this kernel doesn't trust",
+    (Call.KEXEC_LOAD, errno.ENODATA): "it is not signed",
+    (Call.KEXEC_LOAD, errno.EACCES): "the policy of IMA doesn't allow it",
+    **{
+        (call, number): meaning
+        for call in (Call.KEXEC_LOAD, Call.KEXEC_UNLOAD)
+        for number, meaning in {
+            errno.EPERM: "luod lacks CAP_SYS_BOOT, or lockdown or a sysctl forbids it (kernel.kexec_load_disabled)",
+            errno.EBUSY: "another process is at a kexec call",
+            errno.ENOSYS: "this kernel doesn't have the call (CONFIG_KEXEC_FILE)",
+        }.items()
+    },
+    (Call.KEXEC, errno.EPERM): "luod lacks CAP_SYS_BOOT",
+    (Call.KEXEC, errno.EBUSY): "another process is at a kexec call",
+    (Call.KEXEC, errno.EINVAL): "no kernel is loaded, or luod is in a PID namespace, or this kernel has no kexec",
 }
-"""What an errno means for a call (kernel/liveupdate/luo_session.c, luo_file.c, luo_core.c, mm/memfd_luo.c)."""
+"""What an errno means for a call.
+
+kernel/liveupdate/luo_session.c, luo_file.c, luo_core.c, mm/memfd_luo.c; kernel/kexec_file.c, kernel_read_file.c in fs/,
+kexec-bzimage64.c in arch/x86/kernel/, kernel/kexec_core.c, kernel/reboot.c. Any other errno of KEXEC is that of a file
+that couldn't be frozen.
+"""
 
 
 class KernelError(LuodError):
@@ -68,6 +103,10 @@ class KernelError(LuodError):
         self.errno = number
         self.meaning = MEANING.get((call, number)) or os.strerror(number)
         super().__init__(f"{call}: {errno.errorcode.get(number, number)} ({self.meaning})")
+
+
+class ImageError(LuodError):
+    """What should be the image of a kernel isn't one, or luod can't read it. The text says why."""
 
 
 class Session(Protocol):

@@ -14,9 +14,15 @@ ROOT = Path(luod.__file__).parent
 
 LAYERS = (
     ("errors", "names"),
-    ("fds", "lifecycle", "manifest", "memory", "policy", "sockets", "bag", "kernel.abi", "kernel.api", "kernel.shared"),
+    (
+        *("fds", "lifecycle", "manifest", "memory", "policy", "sockets", "bag"),
+        *("kernel.abi", "kernel.api", "kernel.shared", "kernel.cmdline", "kernel.compatible", "kernel.unpack"),
+    ),
     ("varlink", "interface", "holdings", "renewal", "custody", "update"),
-    ("config", "kernel.device", "recovery", "sim", "store", "systemd", "transport"),
+    (
+        *("config", "recovery", "sim", "store", "systemd", "transport"),
+        *("kernel.device", "kernel.image", "kernel.kexec", "kernel.running"),
+    ),
     ("kernel.find", "methods", "conversation", "server", "carry_over", "client"),
     ("daemon", "supervisor", "ctl", "demo", "__main__"),
 )
@@ -28,6 +34,10 @@ ONLY_IN = {
     "pyroute2": (),
     "click": ("ctl",),
     "rich": ("ctl", "demo"),
+    "backports": ("kernel.unpack",),
+    "compression": ("kernel.unpack",),
+    "lz4": ("kernel.unpack",),
+    "ctypes": ("kernel.kexec", "sim"),
 }
 """Where each library may be imported."""
 
@@ -35,6 +45,8 @@ CALLED_ONLY_IN = {
     "ioctl": ("kernel.device",),
     "sendmsg": ("sockets", "bag", "systemd", "transport", "sim"),
     "recvmsg": ("sockets", "bag", "supervisor", "transport", "sim"),
+    "syscall": ("kernel.kexec",),
+    "reboot": ("kernel.kexec",),
 }
 """Where each system call may be made."""
 
@@ -116,6 +128,7 @@ def test_a_system_call_is_made_only_where_it_belongs(call):
         ("luod.daemon", ("click", "rich", "pyroute2", "luod.sim", "luod.demo")),
         ("luod.sim.server", ("trio", "pydantic", "click", "rich")),
         ("luod.ctl", ("trio", "pydantic", "rich", "click")),
+        ("luod.kernel.running", ("trio", "pydantic", "ctypes", "backports", "compression.zstd", "lz4", "bz2", "lzma")),
     ],
 )
 def test_a_module_starts_without_what_it_does_not_need(module, spared):
