@@ -37,7 +37,7 @@ ONLY_IN = {
     "backports": ("kernel.unpack",),
     "compression": ("kernel.unpack",),
     "lz4": ("kernel.unpack",),
-    "ctypes": ("kernel.kexec", "sim"),
+    "ctypes": ("kernel.kexec", "ctl", "sim"),
 }
 """Where each library may be imported."""
 
@@ -45,7 +45,7 @@ CALLED_ONLY_IN = {
     "ioctl": ("kernel.device",),
     "sendmsg": ("sockets", "bag", "systemd", "transport", "sim"),
     "recvmsg": ("sockets", "bag", "supervisor", "transport", "sim"),
-    "syscall": ("kernel.kexec",),
+    "syscall": ("kernel.kexec", "ctl"),
     "reboot": ("kernel.kexec",),
 }
 """Where each system call may be made."""
