@@ -29,7 +29,7 @@ REPLY_BYTES: Final = 64 << 20
 PATIENCE: Final = 30.0
 """How long a call waits for luod to come back, in seconds, where nobody says otherwise."""
 
-_ASKED_AGAIN: Final = 5
+_ASKED_AGAIN: Final = 20
 """How often an exchange may ask again what luod ended in: it may be this that ends it."""
 
 _FIRST_PAUSE: Final = 0.05

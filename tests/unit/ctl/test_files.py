@@ -231,7 +231,7 @@ def test_a_file_that_has_no_room_is_as_it_was(luoctl, box, file, tmp_path):
     there = tmp_path / "place" / "there"
     there.parent.mkdir()
     there.write_text("old")
-    limited = f"ulimit -f 100; exec {' '.join(LUOCTL)} retrieve box -o {there}"  # no file may be larger than 50 KiB
+    limited = f"ulimit -f 4000; exec {' '.join(LUOCTL)} retrieve box -o {there}"  # no file may be larger than 2 MiB
     ran = subprocess.run(["sh", "-c", limited], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (1, f"luoctl: can't write {there}: File too large\n")
     assert [(path.name, path.read_text()) for path in there.parent.iterdir()] == [("there", "old")]
