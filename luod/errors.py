@@ -229,6 +229,12 @@ class PreflightFailed(UpdateError):
 
 
 @dataclass(eq=False)
+class BadImage(UpdateError):
+    text = "this can't be the next kernel: {reason}"
+    reason: str
+
+
+@dataclass(eq=False)
 class NoUpdate(UpdateError):
     text = "there is no such live update in progress"
 

@@ -1,4 +1,5 @@
-r"""The life of a session and of a file, as tables: what a state is, what leads to the next, what it allows.
+r"""The life of a session, of a file and of a live update, as tables: what a state is, what leads to the next, what it
+allows.
 
 create -> OUTGOING -- live update --> INCOMING -- finish --> gone
              |  ^                      |  ^  |
@@ -105,4 +106,59 @@ ALLOWED: Final[dict[Request, Allowed]] = {
     Request.CARRY_OVER: _allowed(State.INCOMING, mode=Mode.CUSTODIAL),
     Request.DISCARD: _allowed(State.OUTGOING, State.LOST),
     Request.CLAIM: _allowed(State.OUTGOING, State.INCOMING, mode=Mode.DELEGATED),
+}
+
+
+# A live update
+
+
+class Via(StrEnum):
+    """Who goes into the next kernel: PID 1, once it has stopped all services in their order; or luod, at once."""
+
+    SYSTEMD = "systemd"
+    DIRECT = "direct"
+
+
+class Unready(StrEnum):
+    """What is done about those who take part and aren't ready in time."""
+
+    ABORT = "abort"
+    PROCEED = "proceed"
+
+
+class Phase(StrEnum):
+    """How far a live update has come. UNAVAILABLE and RESTORING are IDLE, and say what of what came over there is."""
+
+    UNAVAILABLE = "unavailable"
+    RESTORING = "restoring"
+    IDLE = "idle"
+    PREPARING = "preparing"
+    READY = "ready"
+    SEALED = "sealed"
+    EXECUTING = "executing"
+
+
+class Step(StrEnum):
+    """What happens to a live update."""
+
+    BEGIN = "begin"
+    ALL_READY = "all are ready"
+    PROCEED = "go on without those who aren't"
+    SEAL = "seal"
+    EXECUTE = "execute"
+    ABORT = "abort"
+    COME_BACK = "come back"
+
+
+PHASES: Final[dict[tuple[Phase, Step], Phase]] = {
+    (Phase.IDLE, Step.BEGIN): Phase.PREPARING,
+    (Phase.PREPARING, Step.ALL_READY): Phase.READY,
+    (Phase.PREPARING, Step.PROCEED): Phase.READY,
+    (Phase.READY, Step.SEAL): Phase.SEALED,
+    (Phase.SEALED, Step.EXECUTE): Phase.EXECUTING,
+    (Phase.PREPARING, Step.ABORT): Phase.IDLE,
+    (Phase.READY, Step.ABORT): Phase.IDLE,
+    (Phase.SEALED, Step.ABORT): Phase.IDLE,
+    # The reboot itself failed. Nobody else ends this phase: the next kernel begins in IDLE.
+    (Phase.EXECUTING, Step.COME_BACK): Phase.IDLE,
 }

@@ -1,22 +1,36 @@
 """io.luod.Update: the models of its methods. The text beside this file says what each means."""
 
+from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from luod.interface import Method
-from luod.interface.model import Model, Parameters, Reply
+from luod.interface.model import FileDescriptorIndex, Parameters, Reply
+from luod.lifecycle import Unready, Via
 
 NAME = "io.luod.Update"
 
 Object = dict[str, Any]
 
+WireVia = Annotated[Via, Field(strict=False)]
+WireUnready = Annotated[Unready, Field(strict=False)]
 
-class Check(Model):
+
+class Outcome(StrEnum):
+    """What came of a check: `fail` means that a live update would lose something."""
+
+    PASS = "pass"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+class Check(Reply):
     name: str
-    ok: bool
+    outcome: Annotated[Outcome, Field(strict=False)]
     detail: str
     remedy: str | None = None
+    loses: list[str] | None = None
 
 
 class StatusReply(Reply):
@@ -29,6 +43,13 @@ class StatusReply(Reply):
     bytes: int
     device: Object
     fd_store: Object | None = None
+    participants: list[Object] | None = None
+    last_update: Object | None = None
+    problems: list[str] | None = None
+
+
+class PreflightParameters(Parameters):
+    via: WireVia | None = None
 
 
 class PreflightReply(Reply):
@@ -36,8 +57,9 @@ class PreflightReply(Reply):
 
 
 class LoadKernelParameters(Parameters):
-    kernel_file_descriptor: Annotated[int, Field(ge=0)]
-    initrd_file_descriptor: Annotated[int, Field(ge=0)] | None = None
+    kernel_file_descriptor: FileDescriptorIndex
+    initrd_file_descriptor: FileDescriptorIndex | None = None
+    running_file_descriptor: FileDescriptorIndex | None = None
     command_line: str | None = None
     reuse_command_line: bool | None = None
 
@@ -47,21 +69,23 @@ class LoadKernelReply(Reply):
 
 
 class StartParameters(Parameters):
-    via: str | None = None
-    deadline_sec: int | None = None
-    unready: str | None = None
+    via: WireVia | None = None
+    deadline_sec: Annotated[int, Field(gt=0, le=86400)] | None = None
+    unready: WireUnready | None = None
     force: bool | None = None
 
 
-class StartReply(Reply):
+class ProgressReply(Reply):
     phase: str
     ready: int
     waiting: list[str]
     detail: str | None = None
+    update: int | None = None
+    deadline_usec: int | None = None
 
 
 class AbortParameters(Parameters):
-    reason: str | None = None
+    reason: Annotated[str, Field(max_length=1000)] | None = None
 
 
 class TimelineParameters(Parameters):
@@ -69,6 +93,8 @@ class TimelineParameters(Parameters):
 
 
 class TimelineReply(Reply):
+    generation: int
+    generations: list[int]
     events: list[Object]
 
 
@@ -78,11 +104,13 @@ class ManifestReply(Reply):
 
 METHODS = {
     "Status": Method(Parameters, StatusReply),
-    "Preflight": Method(Parameters, PreflightReply),
+    "Preflight": Method(PreflightParameters, PreflightReply),
     "LoadKernel": Method(LoadKernelParameters, LoadKernelReply),
     "UnloadKernel": Method(Parameters, Reply),
-    "Start": Method(StartParameters, StartReply, more=True),
+    "Start": Method(StartParameters, ProgressReply, more=True),
+    "Follow": Method(Parameters, ProgressReply, more=True),
     "Abort": Method(AbortParameters, Reply),
     "Timeline": Method(TimelineParameters, TimelineReply),
     "Manifest": Method(Parameters, ManifestReply),
+    "StartAfresh": Method(Parameters, Reply),
 }
