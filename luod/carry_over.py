@@ -31,13 +31,15 @@ async def carry_over_late(custodian: Custodian, grace: Callable[[], float], chan
 
 async def carry_over_if_last(custodian: Custodian) -> None:
     """Before the machine goes down, carry over all that the next kexec would drop: owners have had their time."""
-    exposed = custodian.exposed(claimed=True)
-    if not exposed:
-        return
-    if await trio.to_thread.run_sync(machine_is_going_down):
-        for session in exposed:
-            await trio.to_thread.run_sync(notify, f"EXTEND_TIMEOUT_USEC={_PATIENCE * 1_000_000}")
-            await _carry_over(custodian, session, set(), claimed=True)
+    if custodian.exposed(claimed=True) and await trio.to_thread.run_sync(machine_is_going_down):
+        await carry_over_all(custodian)
+
+
+async def carry_over_all(custodian: Custodian) -> None:
+    """Carry over all that the next kexec would drop, as far as that goes: what doesn't is still exposed."""
+    for session in custodian.exposed(claimed=True):
+        await trio.to_thread.run_sync(notify, f"EXTEND_TIMEOUT_USEC={_PATIENCE * 1_000_000}")
+        await _carry_over(custodian, session, set(), claimed=True)
 
 
 async def _carry_over(

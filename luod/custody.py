@@ -200,6 +200,13 @@ class Custodian:
                 if claimed or not session.is_claimed
             ]
 
+    def waiting(self) -> tuple[list[tuple[int, str]], int]:
+        """Which sessions came over and wait for their owners, by owner and name; and how many others came over."""
+        with self._holdings.table:
+            came = [session for session in self._holdings.manifest.sessions.values() if session.generation]
+            waiting = [(session.uid, session.name) for session in came if session.state is State.INCOMING]
+        return waiting, len(came) - len(waiting)
+
     def carry_over(self, uid: int, name: str, *, claimed: bool) -> bool:
         """Preserve for the next live update what came over with the last one. False where its owner was faster."""
         try:
@@ -210,6 +217,14 @@ class Custodian:
         except (errors.SessionNotFound, errors.WrongDirection):
             return False
         return True
+
+    def seal(self, update: int) -> None:
+        """Let owners change nothing any more, for live update number `update`. What is under way is waited for."""
+        self._holdings.seal(update)
+
+    def unseal(self) -> None:
+        """The live update didn't come."""
+        self._holdings.unseal()
 
     def give_up_all(self) -> None:
         """Let go of everything, as the end of the process would: what nobody else has open is gone."""

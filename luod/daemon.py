@@ -15,6 +15,7 @@ from typing import Final
 import trio
 
 import luod
+from luod.bell import Bell
 from luod.carry_over import carry_over_if_last, carry_over_late
 from luod.config import START_ONLY, Config, ConfigError
 from luod.custody import Custodian
@@ -25,10 +26,12 @@ from luod.interface import custody, description, update
 from luod.kernel.api import KernelError
 from luod.kernel.find import kernel_at
 from luod.kernel.shared import SharedKernel
-from luod.methods import SERVED, WATCH, Methods
+from luod.methods import Methods
+from luod.operations import Operations
 from luod.policy import Limits, Policy
 from luod.recovery import Brought, RestoreImpossible, SecondLuod, recover
 from luod.renewal import go_on
+from luod.served import SERVED, STREAMS
 from luod.server import Server
 from luod.sockets import FDS_MAX, address, is_listening, listen
 from luod.store import ReadableCopy
@@ -40,7 +43,7 @@ from luod.systemd import (
     notify,
     watchdog_seconds,
 )
-from luod.update import Watchers
+from luod.update import Updates
 from luod.varlink.service import NAME as VARLINK
 from luod.varlink.service import Service
 
@@ -69,24 +72,6 @@ def _needed(what: object) -> Iterator[None]:
         raise StartError(f"{what}: {getattr(error, 'strerror', None) or error}") from None
 
 
-class _Bell:
-    """Rung from any thread, heard in trio. Rung several times before it is heard, it is heard once."""
-
-    def __init__(self) -> None:
-        self._token = trio.lowlevel.current_trio_token()
-        self._rung = trio.Event()
-
-    def ring(self) -> None:
-        self._token.run_sync_soon(self._set, idempotent=True)
-
-    def _set(self) -> None:
-        self._rung.set()
-
-    async def wait(self) -> None:
-        await self._rung.wait()
-        self._rung = trio.Event()
-
-
 async def run(
     config: Config,
     stop: trio.Event,
@@ -102,9 +87,9 @@ async def run(
 
     What can fail comes first: whoever has taken over what came over and then ends, loses it where nobody keeps it.
     """
-    bell, fd_store = _Bell(), FdStore() if fd_store is None else fd_store
+    bell, fd_store = Bell(), FdStore() if fd_store is None else fd_store
     policy = Policy(os.geteuid(), config.limits, _room_for_descriptors(config.limits))
-    settings, watchers = _Settings(config, policy), Watchers(policy)
+    settings, updates = _Settings(config, policy), Updates(policy, bell.ring)
     with _needed("the descriptions of the interfaces"):
         service = _service()
     with _needed("what the service manager handed over"):
@@ -114,13 +99,18 @@ async def run(
         _listening(config.socket, sockets, fd_store) as (listeners, where),
         _holding(config, policy, bell, kept, fd_store) as (there, unclear),
     ):
-        methods = Methods(there, policy, watchers, config.device, fd_store, unclear)
-        server = Server(methods, service, watchers, policy)
+        recorder = Recorder()
+        machine = machine_at(config.device)
+        means = ...
+        methods = Methods(there, policy, updates, recorder)
+        operations = Operations(there, policy, updates, means, config.device, fd_store, unclear)
+        server = Server(methods, operations, service, updates, bell, policy)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stay_alive)
             if isinstance(there, Custodian):
                 nursery.start_soon(_follow, there, ReadableCopy(config.runtime_directory / "manifest.json"), bell)
                 nursery.start_soon(carry_over_late, there, settings.grace, settings.changed)
+                nursery.start_soon(Departures(updates, means, bell).run)
             if changes is not None:
                 nursery.start_soon(_enforce, changes, settings, server)
             notify("READY=1", f"STATUS={_summary(there)}")
@@ -280,7 +270,7 @@ async def _keep_settings(why: Sequence[str]) -> None:
 
 @asynccontextmanager
 async def _holding(
-    config: Config, policy: Policy, bell: _Bell, kept: Sequence[Handed], fd_store: FdStore
+    config: Config, policy: Policy, bell: Bell, kept: Sequence[Handed], fd_store: FdStore
 ) -> AsyncIterator[tuple[Custodian | RestoreImpossible, list[str]]]:
     """Hold what there is to hold, and what is unclear. Afterwards it is closed: what nobody else has open is gone."""
     there, unclear = await trio.to_thread.run_sync(_take_over, config, policy, bell, kept, fd_store)
@@ -294,7 +284,7 @@ async def _holding(
 
 
 def _take_over(
-    config: Config, policy: Policy, bell: _Bell, kept: Sequence[Handed], fd_store: FdStore
+    config: Config, policy: Policy, bell: Bell, kept: Sequence[Handed], fd_store: FdStore
 ) -> tuple[Custodian | RestoreImpossible, Brought]:
     try:
         kernel = SharedKernel(kernel_at(config.device))
@@ -381,7 +371,7 @@ def _service() -> Service:
         description=description(VARLINK),
     )
     for interface in (custody.NAME, update.NAME):
-        served = [name.removeprefix(f"{interface}.") for name in (*SERVED, WATCH) if name.startswith(f"{interface}.")]
+        served = [name.removeprefix(f"{interface}.") for name in (*SERVED, *STREAMS) if name.startswith(f"{interface}.")]
         service.add(interface, description(interface), served)
     return service
 
@@ -402,16 +392,17 @@ async def _stay_alive() -> None:
             await trio.sleep(most / 3)
 
 
-async def _follow(custodian: Custodian, copy: ReadableCopy, bell: _Bell) -> None:
+async def _follow(custodian: Custodian, copy: ReadableCopy, bell: Bell) -> None:
     """Keep the readable copy up to date, but not more often than somebody could read it, nor at a tenth of all that
     luod does; and once more at the end.
     """
+    heard = 0
     try:
         while True:
             began = trio.current_time()
             await _write(copy, custodian)
             await trio.sleep(max(_COPY_PAUSE, _COPY_SHARE * (trio.current_time() - began)))
-            await bell.wait()
+            heard = await bell.wait(heard)
     finally:
         with trio.CancelScope(shield=True):
             await _write(copy, custodian)

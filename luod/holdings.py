@@ -22,7 +22,7 @@ from luod.fds import FdBundle, OwnedFd
 from luod.kernel.api import Call, KernelError
 from luod.kernel.api import Session as KernelSession
 from luod.kernel.shared import SharedKernel
-from luod.lifecycle import ALLOWED, Mode, Request, State
+from luod.lifecycle import ALLOWED, CHANGING, Mode, Request, State
 from luod.manifest import (
     Manifest,
     Record,
@@ -125,6 +125,7 @@ class Holdings:
         self._journal = journal
         self._policy = policy
         self._changed = changed
+        self._sealed_for: int | None = None
 
     @property
     def epoch(self) -> int:
@@ -163,6 +164,27 @@ class Holdings:
                 self._close(holding)
             self._journal.give_up()
 
+    # A live update
+
+    def seal(self, update: int) -> None:
+        """Let nothing change any more, for a live update that is about to come. What is under way is waited for."""
+        with self.table:
+            self._sealed_for = update
+        for holding in self.all():
+            with holding.lock:
+                pass
+
+    def unseal(self) -> None:
+        """The live update didn't come."""
+        with self.table:
+            self._sealed_for = None
+
+    def require_unsealed(self) -> None:
+        """Raises UpdateInProgress."""
+        with self.table:
+            if self._sealed_for is not None:
+                raise errors.UpdateInProgress(self._sealed_for)
+
     # The table
 
     def find(self, uid: int, name: str) -> Session:
@@ -181,10 +203,13 @@ class Holdings:
         with holding.lock:
             if holding.gone:
                 raise errors.SessionNotFound(name)
+            if request in CHANGING:
+                self.require_unsealed()
             _allow(holding.session, request)
             yield holding
 
     def room_for_session(self, owner: Owner, name: str, mode: Mode) -> None:
+        self.require_unsealed()
         if self.manifest.find(owner.uid, name) is not None:
             raise errors.SessionExists(name)
         count = sum(session.uid == owner.uid for session in self.manifest.sessions.values())

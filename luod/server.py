@@ -2,17 +2,20 @@
 
 import errno
 import logging
+from contextlib import suppress
 
 import trio
 
 from luod import errors
+from luod.bell import Bell
 from luod.conversation import Conversation, Guests
 from luod.fds import FdBundle
 from luod.methods import Methods
+from luod.operations import Operations
 from luod.policy import Policy
 from luod.sockets import Peer
 from luod.transport import Connection
-from luod.update import Event, Watchers
+from luod.update import Event, Told, Updates
 from luod.varlink.service import Service
 
 log = logging.getLogger(__name__)
@@ -23,10 +26,20 @@ _ACCEPT_PAUSE = 0.1
 class Server:
     """Serves io.luod.* and org.varlink.service on listening sockets."""
 
-    def __init__(self, methods: Methods, service: Service, watchers: Watchers, policy: Policy) -> None:
+    def __init__(
+        self,
+        methods: Methods,
+        operations: Operations,
+        service: Service,
+        updates: Updates,
+        bell: Bell,
+        policy: Policy,
+    ) -> None:
         self._methods = methods
+        self._operations = operations
         self._service = service
-        self._watchers = watchers
+        self._updates = updates
+        self._bell = bell
         self._policy = policy
         self._room = trio.CapacityLimiter(policy.limits.connections)
         self._guests: dict[int, Guests] = {}
@@ -48,10 +61,13 @@ class Server:
                     await stop.wait()
                     accepting.cancel_scope.cancel()
                 self._stopping = True
-                self._watchers.tell_all(Event.STOPPING)
+                with suppress(errors.NoUpdate, errors.UpdateInProgress):
+                    self._updates.abort("luod stops")
+                self._updates.watchers.tell_all(Told(Event.STOPPING))
                 for guests in self._guests.values():
                     for conversation in guests.conversations:
                         conversation.stop()
+                self._bell.ring()
                 connections.cancel_scope.deadline = trio.current_time() + grace
                 last.start_soon(self._abandon_after, grace)
             last.cancel_scope.cancel()
@@ -99,8 +115,10 @@ class Server:
             peer,
             guests,
             methods=self._methods,
+            operations=self._operations,
             service=self._service,
-            watchers=self._watchers,
+            updates=self._updates,
+            bell=self._bell,
             policy=self._policy,
         )
         most = self._policy.limits.connections_per_owner

@@ -1,0 +1,189 @@
+"""What each method of io.luod.Update does: the live update itself, for operators."""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from luod import errors
+from luod.custody import Custodian
+from luod.departure import DEADLINE, Means, stages
+from luod.fds import OwnedFd
+from luod.interface import update
+from luod.lifecycle import Phase, State, Unready, Via
+from luod.methods import Answer, Answers, Request, answer
+from luod.policy import Policy
+from luod.recovery import RestoreImpossible
+from luod.systemd import FdStore
+from luod.update import LiveUpdate, Progress, Updates
+
+NOT_KEPT: Final = "nobody keeps what luod holds when it ends (no fd store): start it by systemd or luod supervise"
+
+
+class Operations:
+    """The methods. Each blocks, and runs in a thread of its caller's."""
+
+    def __init__(
+        self,
+        there: Custodian | RestoreImpossible,
+        policy: Policy,
+        updates: Updates,
+        means: Means,
+        device: str,
+        fd_store: FdStore,
+        unclear: Sequence[str] = (),
+    ) -> None:
+        """`unclear` is what the fd store brought back that nobody knows."""
+        self._there = there
+        self._policy = policy
+        self._updates = updates
+        self._means = means
+        self._device = device
+        self._fd_store = fd_store
+        self._unclear = list(unclear)
+
+    @property
+    def custodian(self) -> Custodian:
+        """Raises RestoreUnavailable."""
+        if isinstance(self._there, RestoreImpossible):
+            raise errors.RestoreUnavailable(self._there.reason)
+        return self._there
+
+    # The next kernel
+
+    def load_kernel(self, request: Request) -> Answers:
+        asked: update.LoadKernelParameters = request.parameters
+        self._policy.require_operator(request.peer.uid)
+        if (asked.command_line is None) == (not asked.reuse_command_line):
+            raise errors.InvalidParameter("commandLine", "it is either given, or that of the kernel that runs")
+
+        def given(index: int | None) -> OwnedFd | None:
+            return None if index is None else request.fds[index]
+
+        loaded = self._means.next_kernel.load(
+            request.fds[asked.kernel_file_descriptor],
+            given(asked.initrd_file_descriptor),
+            asked.command_line,
+            given(asked.running_file_descriptor),
+        )
+        return [answer(update.LoadKernelReply(image=loaded.shown()))]
+
+    def unload_kernel(self, request: Request) -> Answers:
+        self._policy.require_operator(request.peer.uid)
+        self._means.next_kernel.unload()
+        return [Answer()]
+
+    def preflight(self, request: Request) -> Answers:
+        asked: update.PreflightParameters = request.parameters
+        self._policy.require_operator(request.peer.uid)
+        self.custodian  # noqa: B018 - where there is none, that is said
+        return [answer(update.PreflightReply(checks=list(self._means.preflight(asked.via or self._usual_way()))))]
+
+    # The live update
+
+    def begin(self, request: Request) -> LiveUpdate:
+        """Begin a live update; others go through with it."""
+        asked: update.StartParameters = request.parameters
+        self._policy.require_operator(request.peer.uid)
+        self.custodian  # noqa: B018 - where there is none, that is said
+        deadline_usec = time.time_ns() // 1000 + (asked.deadline_sec or DEADLINE) * 1_000_000
+        return self._updates.begin(
+            asked.via or self._usual_way(), asked.unready or Unready.ABORT, deadline_usec, force=bool(asked.force)
+        )
+
+    def abort(self, request: Request) -> Answers:
+        asked: update.AbortParameters = request.parameters
+        self._policy.require_operator(request.peer.uid)
+        self._updates.abort(asked.reason or "an operator wants it so")
+        return [Answer()]
+
+    def progress(self) -> Progress:
+        """How far a live update has come. The last one isn't over as long as what came over waits for its owners."""
+        progress = self._updates.progress()
+        if progress.phase is not Phase.IDLE or isinstance(self._there, RestoreImpossible):
+            return progress
+        waiting, done = self._there.waiting()
+        if not waiting:
+            return progress
+        return Progress(Phase.RESTORING, done, tuple(f"{name} of uid {uid}" for uid, name in waiting))
+
+    def timeline(self, request: Request) -> Answers:
+        asked: update.TimelineParameters = request.parameters
+        self._policy.require_operator(request.peer.uid)
+        recorder = self._means.recorder
+        generation = recorder.generation if asked.generation is None else asked.generation
+        reply = update.TimelineReply(
+            generation=generation, generations=recorder.generations, events=recorder.events(generation)
+        )
+        return [answer(reply)]
+
+    def start_afresh(self, request: Request) -> Answers:
+        self._policy.require_operator(request.peer.uid)
+        raise NotImplementedError
+
+    # What there is
+
+    def status(self, request: Request) -> Answers:
+        device: dict[str, Any] = {"path": self._device, "available": True}
+        fd_store = {"entries": len(self._fd_store), "limit": self._fd_store.most, "unclear": self._unclear}
+        kernel: dict[str, Any] = {"release": os.uname().release}
+        loaded = self._means.next_kernel.loaded
+        image = None if loaded is None else loaded.shown()
+        if isinstance(self._there, RestoreImpossible):
+            reply = update.StatusReply(
+                phase=Phase.UNAVAILABLE,
+                generation=0,
+                kernel=kernel,
+                image=image,
+                sessions=0,
+                files=0,
+                bytes=0,
+                device=device | {"available": False, "reason": self._there.reason},
+                fd_store=fd_store,
+                problems=[f"this boot can't give anything back: {self._there.reason}"],
+            )
+        else:
+            totals = self._there.totals()
+            reply = update.StatusReply(
+                phase=self.progress().phase,
+                generation=totals.generation,
+                kernel=kernel | {"bootId": totals.boot_id},
+                image=image,
+                sessions=totals.sessions,
+                files=totals.files,
+                bytes=totals.bytes,
+                device=device,
+                fd_store=fd_store,
+                participants=self._participants(self._there),
+                last_update=self._last_update(),
+                problems=list(self._problems(self._there)) or None,
+            )
+        return [answer(reply)]
+
+    def manifest(self, request: Request) -> Answers:
+        self._policy.require_operator(request.peer.uid)
+        document = self.custodian.document().model_dump(mode="json", by_alias=True)
+        return [answer(update.ManifestReply(manifest=document))]
+
+    def _usual_way(self) -> Via:
+        return Via.SYSTEMD if self._means.is_service else Via.DIRECT
+
+    def _participants(self, custodian: Custodian) -> list[dict[str, Any]]:
+        watchers = self._updates.watchers.participants()
+        return [
+            {"name": watcher.name, "uid": watcher.uid, "stage": stage}
+            for watcher, stage in stages(watchers, custodian.sessions())
+        ]
+
+    def _problems(self, custodian: Custodian) -> Iterator[str]:
+        """What is wrong, for people."""
+        if not self._fd_store.most:
+            yield NOT_KEPT
+        for what in self._unclear:
+            yield f"the fd store brought what nobody knows, and it is kept: {what}"
+        for session in custodian.sessions():
+            whose = f"session {session.name} of uid {session.uid}"
+            if session.state is State.LOST:
+                yield f"{whose} is lost: {session.lost}"
+            elif session.state is State.CARRIED and not session.is_claimed:
+                yield f"nobody has come for {whose} since the last live update; it is preserved for the next one"
