@@ -16,7 +16,7 @@ import trio
 
 import luod
 from luod.bell import Bell
-from luod.carry_over import carry_over_if_last, carry_over_late
+from luod.carry_over import carry_over_if_last, carry_over_late, finish_late
 from luod.config import START_ONLY, Config, ConfigError
 from luod.custody import Custodian
 from luod.errors import KernelFailed
@@ -110,6 +110,7 @@ async def run(
             if isinstance(there, Custodian):
                 nursery.start_soon(_follow, there, ReadableCopy(config.runtime_directory / "manifest.json"), bell)
                 nursery.start_soon(carry_over_late, there, settings.grace, settings.changed)
+                nursery.start_soon(finish_late, there, settings.patience, settings.changed)
                 nursery.start_soon(Departures(updates, means, bell).run)
             if changes is not None:
                 nursery.start_soon(_enforce, changes, settings, server)
@@ -214,6 +215,9 @@ class _Settings:
 
     def grace(self) -> float:
         return self._config.carry_over_seconds
+
+    def patience(self) -> float:
+        return self._config.finish_unclaimed_seconds
 
     def changed(self) -> trio.Event:
         """Set when another one is in force."""

@@ -110,9 +110,11 @@ class Holdings:
         policy: Policy,
         changed: Callable[[], None],
         there: Iterable[Holding] | None = None,
+        note: Callable[[str, str], None] = lambda what, who: None,
     ) -> None:
         """`changed` is called, from any thread, after the manifest has changed; `there` are the manifest's sessions,
-        with what the fd store brought back of them.
+        with what the fd store brought back of them. `note` is for the flight recorder: what has happened, and whose
+        session that was.
         """
         self.manifest = manifest
         self.table = threading.RLock()
@@ -125,6 +127,7 @@ class Holdings:
         self._journal = journal
         self._policy = policy
         self._changed = changed
+        self._note = note
         self._sealed_for: int | None = None
 
     @property
@@ -165,6 +168,10 @@ class Holdings:
             self._journal.give_up()
 
     # A live update
+
+    def note(self, what: str, session: Session) -> None:
+        """Let the flight recorder know."""
+        self._note(what, session.name if session.uid == 0 else f"{session.name} of uid {session.uid}")
 
     def seal(self, update: int) -> None:
         """Let nothing change any more, for a live update that is about to come. What is under way is waited for."""
