@@ -24,8 +24,8 @@ from luod.operations import Operations
 from luod.policy import Policy
 from luod.served import FOLLOW, RETRIEVE, SERVED, START, WATCH
 from luod.sockets import DescriptorsLost, Peer
-from luod.transport import Connection
 from luod.systemd import unit_of
+from luod.transport import Connection
 from luod.update import Event, Progress, Told, Updates, Watcher
 from luod.varlink.framing import Framer, Message
 from luod.varlink.messages import Call, ProtocolError, Reply

@@ -375,7 +375,9 @@ def _service() -> Service:
         description=description(VARLINK),
     )
     for interface in (custody.NAME, update.NAME):
-        served = [name.removeprefix(f"{interface}.") for name in (*SERVED, *STREAMS) if name.startswith(f"{interface}.")]
+        served = [
+            name.removeprefix(f"{interface}.") for name in (*SERVED, *STREAMS) if name.startswith(f"{interface}.")
+        ]
         service.add(interface, description(interface), served)
     return service
 

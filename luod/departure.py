@@ -28,7 +28,6 @@ from luod.lifecycle import State, Step, Unready, Via
 from luod.manifest import Session
 from luod.next_kernel import NextKernel
 from luod.pause import freeze, thaw
-from luod.systemd import notify
 from luod.update import STAGE, Answer, LiveUpdate, Participant, Updates, Watcher
 
 log = logging.getLogger(__name__)
@@ -139,7 +138,7 @@ class Departures:
         self._hasty = trio.Event()
 
     async def _carry_over(self, update: LiveUpdate) -> None:
-        """Preserve again what came over with the last live update. Raises UpdateAborted where something would be lost."""
+        """Preserve again what came over with the last live update. Raises UpdateAborted where it would be lost."""
         self._updates.go_on("what came over is preserved again")
         await carry_over_all(self._means.custodian)
         self._means.recorder.note("carried")

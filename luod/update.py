@@ -7,8 +7,8 @@ begin -> PREPARING -- all ready --> READY -- seal --> SEALED -- execute --> EXEC
                         |                                                       |
                        IDLE  <--------------------------------------------------/
 
-Those who take part are asked stage by stage, and answer by the secret that only they know. What becomes of a live update
-`departure` decides.
+Those who take part are asked stage by stage, and answer by the secret that only they know. What becomes of a live
+update `departure` decides.
 """
 
 import itertools
