@@ -44,8 +44,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Means:
-    """What luod leaves with. `is_service`: systemd has started it. `preflight` says what a live update would meet now; it
-    blocks.
+    """What luod leaves with. `is_service`: systemd has started it. `preflight` says what a live update would meet now,
+    and blocks.
     """
 
     custodian: Custodian

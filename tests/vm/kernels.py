@@ -13,8 +13,8 @@ from vm.packages import download_source, kernel_sources, update
 
 CONFIG = Path(__file__).with_name("kernel.config")
 WITHOUT_MEMFD, WITHOUT_LUO, FOREIGN = "bzImage-without-memfd", "bzImage-without-luo", "bzImage-foreign"
-"""Images of the same kernel that can't take over what it hands over: for want of the handler of memory files, and of all
-of LUO; and one whose LUO has another form."""
+"""Images of the same kernel that can't take over what it hands over: for want of the handler of memory files, or of
+all of LUO; and one whose LUO has another form."""
 
 SELFTESTS = ("liveupdate", "luo_kexec_simple", "luo_multi_session", "luo_stress_files", "luo_stress_sessions")
 
