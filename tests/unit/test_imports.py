@@ -21,7 +21,7 @@ LAYERS = (
     ("varlink", "interface", "holdings", "renewal", "custody", "update"),
     (
         *("config", "recovery", "sim", "store", "systemd", "transport"),
-        *("kernel.device", "kernel.image", "kernel.kexec", "kernel.running"),
+        *("kernel.device", "kernel.image", "kernel.kexec", "kernel.machine", "kernel.running"),
     ),
     ("kernel.find", "methods", "conversation", "server", "carry_over", "client"),
     ("daemon", "supervisor", "ctl", "demo", "__main__"),
