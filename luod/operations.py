@@ -54,6 +54,7 @@ class Operations:
     def load_kernel(self, request: Request) -> Answers:
         asked: update.LoadKernelParameters = request.parameters
         self._policy.require_operator(request.peer.uid)
+        self._require_idle()
         if (asked.command_line is None) == (not asked.reuse_command_line):
             raise errors.InvalidParameter("commandLine", "it is either given, or that of the kernel that runs")
 
@@ -70,6 +71,7 @@ class Operations:
 
     def unload_kernel(self, request: Request) -> Answers:
         self._policy.require_operator(request.peer.uid)
+        self._require_idle()
         self._means.next_kernel.unload()
         return [Answer()]
 
@@ -164,6 +166,12 @@ class Operations:
         self._policy.require_operator(request.peer.uid)
         document = self.custodian.document().model_dump(mode="json", by_alias=True)
         return [answer(update.ManifestReply(manifest=document))]
+
+    def _require_idle(self) -> None:
+        """Raises UpdateInProgress: what was looked at is what must be gone into."""
+        current = self._updates.current
+        if current is not None:
+            raise errors.UpdateInProgress(current.number)
 
     def _usual_way(self) -> Via:
         return Via.SYSTEMD if self._means.is_service else Via.DIRECT
