@@ -15,6 +15,8 @@ from typing import Final, NamedTuple
 from luod.bag import Bag, NotABag
 from luod.errors import KernelFailed
 from luod.fds import OwnedFd
+from luod.flight import NAME as FLIGHT
+from luod.flight import Kept, is_record
 from luod.holdings import Holding
 from luod.kernel.api import Call, Device, KernelError, Session, came_over
 from luod.kernel.shared import SharedKernel
@@ -54,16 +56,18 @@ class Named(NamedTuple):
 
 @dataclass
 class Brought:
-    """What the fd store brought back."""
+    """What the fd store brought back. `flight` is for the flight recorder."""
 
     sessions: list[Named] = field(default_factory=list)
     bags: list[Bag] = field(default_factory=list)
     journals: list[OwnedFd] = field(default_factory=list)
     unclear: list[Handed] = field(default_factory=list)
+    flight: Kept = field(default_factory=Kept)
 
     def kept(self) -> ExitStack:
         """Closes all of it."""
         kept = ExitStack()
+        kept.callback(self.flight.close)
         for named in self.sessions:
             kept.callback(named.session.give_up)
         for bag in self.bags:
@@ -176,9 +180,15 @@ def _recognise(kernel: SharedKernel, brought: Brought) -> None:
         name = kernel.recognise(entry.fd.fileno())
         if name is not None:
             session = kernel.adopt(entry.fd)
-            brought.sessions.append(Named(name, came_over(session), session))
+            incoming = came_over(session)
+            if name == FLIGHT:
+                (brought.flight.incoming if incoming else brought.flight.outgoing).append(session)
+            else:
+                brought.sessions.append(Named(name, incoming, session))
         elif _is_journal(entry.fd):
             brought.journals.append(entry.fd)
+        elif _is_file(entry.fd) and is_record(entry.fd):
+            brought.flight.memory.append(entry.fd)
         else:
             try:
                 brought.bags.append(Bag.adopt(entry.fd))
@@ -187,8 +197,12 @@ def _recognise(kernel: SharedKernel, brought: Brought) -> None:
         brought.unclear.remove(entry)
 
 
+def _is_file(fd: OwnedFd) -> bool:
+    return stat.S_ISREG(os.fstat(fd.fileno()).st_mode)
+
+
 def _is_journal(fd: OwnedFd) -> bool:
-    return stat.S_ISREG(os.fstat(fd.fileno()).st_mode) and os.pread(fd.fileno(), len(MAGIC), 0) == MAGIC
+    return _is_file(fd) and os.pread(fd.fileno(), len(MAGIC), 0) == MAGIC
 
 
 def _kept(found: list[_Found], brought: Brought) -> ExitStack:

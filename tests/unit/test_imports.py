@@ -15,12 +15,12 @@ ROOT = Path(luod.__file__).parent
 LAYERS = (
     ("errors", "names"),
     (
-        *("fds", "lifecycle", "manifest", "memory", "policy", "sockets", "bag"),
+        *("fds", "lifecycle", "manifest", "memory", "policy", "sockets", "bag", "blackbox", "timeline"),
         *("kernel.abi", "kernel.api", "kernel.shared", "kernel.cmdline", "kernel.compatible", "kernel.unpack"),
     ),
     ("varlink", "interface", "holdings", "renewal", "custody", "update"),
     (
-        *("config", "recovery", "sim", "store", "systemd", "transport"),
+        *("config", "flight", "moments", "recovery", "sim", "store", "systemd", "transport"),
         *("kernel.device", "kernel.image", "kernel.kexec", "kernel.machine", "kernel.running"),
     ),
     ("kernel.find", "methods", "conversation", "server", "carry_over", "client"),
