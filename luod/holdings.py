@@ -39,8 +39,10 @@ NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ETOOMANYREF
 _DESCRIPTORS: Final = 3
 """How many a session takes in luod: the kernel's, and both ends of its bag."""
 
-_SPARE_ENTRIES: Final = 8
-"""Entries of the fd store for the journal, for sessions that take another's place and for a listening socket."""
+_SPARE_ENTRIES: Final = 16
+"""Entries of the fd store for the journal and the flight recorder, for the next kernel and one that takes its place,
+for sessions that take another's place and for a listening socket.
+"""
 
 
 class Totals(NamedTuple):

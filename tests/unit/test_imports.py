@@ -20,7 +20,7 @@ LAYERS = (
     ),
     ("varlink", "interface", "holdings", "renewal", "custody", "update"),
     (
-        *("config", "recovery", "sim", "store", "systemd", "transport"),
+        *("config", "next_kernel", "origin", "recovery", "sealed", "sim", "store", "systemd", "transport"),
         *("kernel.device", "kernel.image", "kernel.kexec", "kernel.machine", "kernel.running"),
     ),
     ("kernel.find", "methods", "conversation", "server", "carry_over", "client"),
