@@ -40,8 +40,8 @@ _DESCRIPTORS: Final = 3
 """How many a session takes in luod: the kernel's, and both ends of its bag."""
 
 _SPARE_ENTRIES: Final = 16
-"""Entries of the fd store for the journal, the flight recorder and the next kernel, for sessions that take another's
-place and for a listening socket.
+"""Entries of the fd store for the journal and the flight recorder, for the next kernel and one that takes its place,
+for sessions that take another's place and for a listening socket.
 """
 
 

@@ -23,6 +23,8 @@ from luod.kernel.shared import SharedKernel
 from luod.lifecycle import Mode, State
 from luod.manifest import MAGIC, Manifest, ManifestError, NewerVersion, read_epoch, replay
 from luod.manifest import Session as Recorded
+from luod.origin import Origin
+from luod.sealed import NotASpec, Sealed, Spec, is_memory, newest
 from luod.store import SLOTS, Journal, slot_of
 from luod.systemd import FdStore, Handed
 
@@ -61,6 +63,7 @@ class Brought:
     sessions: list[Named] = field(default_factory=list)
     bags: list[Bag] = field(default_factory=list)
     journals: list[OwnedFd] = field(default_factory=list)
+    specs: list[Spec] = field(default_factory=list)
     unclear: list[Handed] = field(default_factory=list)
     flight: Kept = field(default_factory=Kept)
 
@@ -72,6 +75,8 @@ class Brought:
             kept.callback(named.session.give_up)
         for bag in self.bags:
             kept.callback(bag.close)
+        for spec in self.specs:
+            kept.callback(spec.close)
         for fd in (*self.journals, *(entry.fd for entry in self.unclear)):
             kept.callback(fd.close)
         return kept
@@ -95,7 +100,8 @@ class Recovered:
 
     `there` are the manifest's sessions, with what the fd store brought back of them; `successors` are those of the
     kernel, by session id, that were about to take another's place. `notes` say, for people, what was made of it;
-    `unclear` is what is kept although nobody knows it.
+    `unclear` is what is kept although nobody knows it; `next_kernel`, what an earlier luod has loaded in this boot, is
+    the caller's to close.
     """
 
     manifest: Manifest
@@ -104,6 +110,7 @@ class Recovered:
     successors: dict[int, Session]
     notes: list[str]
     unclear: Brought
+    next_kernel: Sealed | None = None
 
 
 @dataclass
@@ -131,8 +138,10 @@ class _Found:
         self.manifest, self.end = replay(self.data)
 
 
-def recover(kernel: SharedKernel, fd_store: FdStore, handed: Iterable[Handed] = ()) -> Recovered:
-    """Take over what there is, or begin afresh where there is nothing.
+def recover(
+    kernel: SharedKernel, fd_store: FdStore, handed: Iterable[Handed] = (), expected: Origin | None = None
+) -> Recovered:
+    """Take over what there is, or begin afresh where there is nothing, and nothing is `expected` from another boot.
 
     Raises RestoreImpossible, and SecondLuod or KernelError where nothing came over and no journal can be had.
     """
@@ -141,10 +150,13 @@ def recover(kernel: SharedKernel, fd_store: FdStore, handed: Iterable[Handed] = 
     notes: list[str] = []
     try:
         _find_brought(brought, found)
-        manifest, journal = _go_on(kernel, fd_store, found, notes) or _begin(kernel, fd_store, brought, found, notes)
+        manifest, journal = _go_on(kernel, fd_store, found, notes) or _begin(
+            kernel, fd_store, brought, found, notes, expected
+        )
         for old in found:
             _let_go(old, fd_store, notes)
         there, successors = _sort(brought, manifest, fd_store, notes)
+        next_kernel = _next_kernel(brought, kernel.boot_id, fd_store, notes)
     except ManifestError as error:
         raise RestoreImpossible(f"the manifest can't be read: {error.reason}", _kept(found, brought)) from None
     except Exception as error:
@@ -161,7 +173,7 @@ def recover(kernel: SharedKernel, fd_store: FdStore, handed: Iterable[Handed] = 
                 case Call.CREATE_SESSION, errno.EEXIST:
                     raise SecondLuod("another luod holds the manifest in this kernel") from None
         raise
-    return Recovered(manifest, journal, there, successors, notes, brought)
+    return Recovered(manifest, journal, there, successors, notes, brought, next_kernel)
 
 
 def _recognised(kernel: SharedKernel, handed: Iterable[Handed]) -> Brought:
@@ -193,8 +205,16 @@ def _recognise(kernel: SharedKernel, brought: Brought) -> None:
             try:
                 brought.bags.append(Bag.adopt(entry.fd))
             except NotABag:
-                continue
+                try:
+                    brought.specs.append(Spec(entry.name, entry.fd))
+                except NotASpec:
+                    continue
         brought.unclear.remove(entry)
+    by_name = {spec.name: spec for spec in brought.specs}
+    for entry in list(brought.unclear):
+        if entry.name in by_name and is_memory(entry.fd):
+            by_name[entry.name].take(entry.fd)
+            brought.unclear.remove(entry)
 
 
 def _is_file(fd: OwnedFd) -> bool:
@@ -274,7 +294,12 @@ def _go_on(
 
 
 def _begin(
-    kernel: SharedKernel, fd_store: FdStore, brought: Brought, found: list[_Found], notes: list[str]
+    kernel: SharedKernel,
+    fd_store: FdStore,
+    brought: Brought,
+    found: list[_Found],
+    notes: list[str],
+    expected: Origin | None,
 ) -> tuple[Manifest, Journal]:
     """Begin a journal with what the last kernel left, or with nothing."""
     with kernel.device() as device:
@@ -285,6 +310,9 @@ def _begin(
         if newest is None:
             if brought.sessions:
                 raise ManifestError(f"there is none, but sessions: {', '.join(brought.said())}")
+            if expected is not None and expected.boot_id != kernel.boot_id:
+                origin = f"boot {expected.boot_id}, generation {expected.generation}"
+                raise RestoreImpossible(f"a live update from {origin} started this kernel, and nothing came over")
             device.create_session(SLOTS[1]).give_up()  # no other luod has its journal there
             manifest = Manifest(kernel.boot_id)
         else:
@@ -379,6 +407,20 @@ def _sort(
         if (missing := _missing(holding))
     ]
     return list(there.values()), successors
+
+
+def _next_kernel(brought: Brought, boot_id: str, fd_store: FdStore, notes: list[str]) -> Sealed | None:
+    """What is loaded; whatever else is in the fd store of kernels to come is dropped."""
+    found = newest(brought.specs, boot_id)
+    for spec in brought.specs:
+        if found is not None and spec.fileno() == found.fds[0]:
+            continue
+        if found is None and spec.boot_id == boot_id:
+            notes.append("the fd store didn't bring all of the next kernel back: load it again")
+        fd_store.remove(spec.fileno())
+        spec.close()
+    brought.specs.clear()
+    return found
 
 
 def _is_way_of(session: Recorded, *, incoming: bool) -> bool:

@@ -21,6 +21,7 @@ LAYERS = (
     ("varlink", "interface", "holdings", "renewal", "custody", "update"),
     (
         *("bell", "config", "flight", "moments", "recovery", "sim", "store", "systemd", "transport"),
+        *("next_kernel", "origin", "sealed"),
         *("kernel.device", "kernel.filesystems", "kernel.image", "kernel.kexec", "kernel.machine", "kernel.running"),
     ),
     (
