@@ -75,8 +75,8 @@ class Server:
             last.cancel_scope.cancel()
 
     async def _end_update(self) -> None:
-        """Bring a live update back that luod doesn't go through with, as long as it is luod's: those who take part hear it
-        before anything else.
+        """Bring a live update back that luod doesn't go through with, as long as it is luod's: those who take part hear
+        it before anything else.
         """
         with suppress(errors.NoUpdate, errors.UpdateInProgress), trio.move_on_after(_LAST_WORD):
             self._updates.abort("luod stops")
