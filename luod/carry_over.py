@@ -53,7 +53,7 @@ async def _finish(custodian: Custodian, uid: int, name: str) -> None:
 
 async def carry_over_if_last(custodian: Custodian) -> None:
     """Before the machine goes down, carry over all that the next kexec would drop: owners have had their time."""
-    if custodian.exposed(claimed=True) and await trio.to_thread.run_sync(machine_is_going_down):
+    if bool(custodian.exposed(claimed=True)) and await trio.to_thread.run_sync(machine_is_going_down):
         await carry_over_all(custodian)
 
 

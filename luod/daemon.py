@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
@@ -19,15 +19,21 @@ from luod.bell import Bell
 from luod.carry_over import carry_over_if_last, carry_over_late, finish_late
 from luod.config import START_ONLY, Config, ConfigError
 from luod.custody import Custodian
+from luod.departure import Departures, Means
 from luod.errors import KernelFailed
 from luod.fds import OwnedFd
+from luod.flight import Recorder
+from luod.going import came_back
 from luod.holdings import Holdings
 from luod.interface import custody, description, update
 from luod.kernel.api import KernelError
-from luod.kernel.find import kernel_at
+from luod.kernel.find import kernel_at, machine_at
 from luod.kernel.shared import SharedKernel
 from luod.methods import Methods
+from luod.next_kernel import NextKernel
 from luod.operations import Operations
+from luod.origin import Afresh, origin_in
+from luod.pause import thaw
 from luod.policy import Limits, Policy
 from luod.recovery import Brought, RestoreImpossible, SecondLuod, recover
 from luod.renewal import go_on
@@ -38,6 +44,7 @@ from luod.store import ReadableCopy
 from luod.systemd import (
     FdStore,
     Handed,
+    is_service,
     listen_fds,
     logs_to_journal,
     notify,
@@ -89,7 +96,7 @@ async def run(
     """
     bell, fd_store = Bell(), FdStore() if fd_store is None else fd_store
     policy = Policy(os.geteuid(), config.limits, _room_for_descriptors(config.limits))
-    settings, updates = _Settings(config, policy), Updates(policy, bell.ring)
+    settings, updates, recorder = _Settings(config, policy), Updates(policy, bell.ring), Recorder()
     with _needed("the descriptions of the interfaces"):
         service = _service()
     with _needed("what the service manager handed over"):
@@ -97,29 +104,33 @@ async def run(
     kept = [entry for entry in handed if entry not in sockets]
     async with (
         _listening(config.socket, sockets, fd_store) as (listeners, where),
-        _holding(config, policy, bell, kept, fd_store) as (there, unclear),
+        _holding(config, policy, bell, recorder, kept, fd_store) as held,
     ):
-        recorder = Recorder()
-        machine = machine_at(config.device)
-        means = ...
+        there, means = held.there, held.means
         methods = Methods(there, policy, updates, recorder)
-        operations = Operations(there, policy, updates, means, config.device, fd_store, unclear)
+        operations = Operations(
+            *(there, policy, updates, means, config.device, fd_store, held.unclear.said()),
+            start_afresh=held.afresh_by(stop),
+        )
         server = Server(methods, operations, service, updates, bell, policy)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stay_alive)
-            if isinstance(there, Custodian):
-                nursery.start_soon(_follow, there, ReadableCopy(config.runtime_directory / "manifest.json"), bell)
-                nursery.start_soon(carry_over_late, there, settings.grace, settings.changed)
-                nursery.start_soon(finish_late, there, settings.patience, settings.changed)
+            if means is not None:
+                custodian = means.custodian
+                nursery.start_soon(_follow, custodian, ReadableCopy(config.runtime_directory / "manifest.json"), bell)
+                nursery.start_soon(carry_over_late, custodian, settings.grace, settings.changed)
+                nursery.start_soon(finish_late, custodian, settings.patience, settings.changed)
                 nursery.start_soon(Departures(updates, means, bell).run)
+                nursery.start_soon(trio.to_thread.run_sync, held.settle)
             if changes is not None:
                 nursery.start_soon(_enforce, changes, settings, server)
             notify("READY=1", f"STATUS={_summary(there)}")
+            recorder.note("serving")
             log.info("listening on %s; %s", where, _summary(there))
             task_status.started()
             await server.serve(listeners, stop, GRACE)
-            if isinstance(there, Custodian) and fd_store.most:
-                await carry_over_if_last(there)
+            if means is not None and fd_store.most:
+                await carry_over_if_last(means.custodian)
             nursery.cancel_scope.cancel()
 
 
@@ -272,30 +283,61 @@ async def _keep_settings(why: Sequence[str]) -> None:
 # Wiring
 
 
+class _Held(NamedTuple):
+    """What luod has taken over. Without `means`, this boot can't restore. `settle` does what has time, and blocks."""
+
+    there: Custodian | RestoreImpossible
+    unclear: Brought
+    means: Means | None = None
+    settle: Callable[[], None] = lambda: None
+    afresh: Afresh | None = None
+
+    def afresh_by(self, stop: trio.Event) -> Callable[[], None]:
+        """What lets the next luod begin with nothing; it comes when this one stops."""
+        token = trio.lowlevel.current_trio_token()
+
+        def start_afresh() -> None:
+            assert self.afresh is not None
+            self.afresh.allow()
+            token.run_sync_soon(stop.set)
+
+        return start_afresh
+
+    def give_up(self) -> None:
+        """Close it: what nobody else has open is gone."""
+        self.there.give_up_all()
+        self.unclear.kept().close()
+        if self.means is not None:
+            self.means.recorder.give_up()
+            self.means.next_kernel.close()
+
+
 @asynccontextmanager
 async def _holding(
-    config: Config, policy: Policy, bell: Bell, kept: Sequence[Handed], fd_store: FdStore
-) -> AsyncIterator[tuple[Custodian | RestoreImpossible, list[str]]]:
-    """Hold what there is to hold, and what is unclear. Afterwards it is closed: what nobody else has open is gone."""
-    there, unclear = await trio.to_thread.run_sync(_take_over, config, policy, bell, kept, fd_store)
+    config: Config, policy: Policy, bell: Bell, recorder: Recorder, kept: Sequence[Handed], fd_store: FdStore
+) -> AsyncIterator[_Held]:
+    """Hold what there is to hold. Afterwards it is closed."""
+    held = await trio.to_thread.run_sync(_take_over, config, policy, bell, recorder, kept, fd_store)
     try:
-        yield there, unclear.said()
+        yield held
     finally:
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(there.give_up_all)
-            unclear.kept().close()
+            await trio.to_thread.run_sync(held.give_up)
             fd_store.close()
 
 
 def _take_over(
-    config: Config, policy: Policy, bell: Bell, kept: Sequence[Handed], fd_store: FdStore
-) -> tuple[Custodian | RestoreImpossible, Brought]:
+    config: Config, policy: Policy, bell: Bell, recorder: Recorder, kept: Sequence[Handed], fd_store: FdStore
+) -> _Held:
+    afresh = None
     try:
-        kernel = SharedKernel(kernel_at(config.device))
-        recovered = recover(kernel, fd_store, kept)
+        kernel, machine = SharedKernel(kernel_at(config.device)), machine_at(config.device)
+        afresh = Afresh(config.runtime_directory, kernel.boot_id)
+        expected = None if afresh.is_allowed() else origin_in(machine.running.command_line())
+        recovered = recover(kernel, fd_store, kept, expected)
     except RestoreImpossible as impossible:
         log.error("this boot can't give anything back: %s", impossible.reason)
-        return impossible, Brought()
+        return _Held(impossible, Brought(), afresh=afresh)
     except SecondLuod as error:
         raise StartError(f"{error}: stop it first, or use another --device") from None
     except (KernelError, KernelFailed, OSError) as error:
@@ -310,9 +352,31 @@ def _take_over(
         policy,
         changed=bell.ring,
         there=recovered.there,
+        note=recorder.note,
     )
     go_on(holdings, recovered.successors)
-    return Custodian(holdings), recovered.unclear
+    custodian = Custodian(holdings)
+    next_kernel = NextKernel(machine, fd_store, holdings, recovered.next_kernel)
+    means = Means(
+        custodian,
+        machine,
+        next_kernel,
+        recorder,
+        config.runtime_directory,
+        is_service=not machine.is_simulated and is_service(),
+        preflight=lambda via: [],
+    )
+
+    def settle() -> None:
+        """What can wait until somebody is served."""
+        if (why := came_back(config.runtime_directory)) is not None:
+            log.warning("a live update came to nothing: %s", why)
+        for unit, why in thaw(config.runtime_directory).items():
+            log.error("%s is still paused: %s", unit, why)
+        recorder.begin(kernel, fd_store, recovered.unclear.flight, recovered.manifest.generation)
+        recorder.look_around()
+
+    return _Held(custodian, recovered.unclear, means, settle)
 
 
 def _room_for_descriptors(limits: Limits) -> int:

@@ -20,10 +20,10 @@ from luod.bell import Bell
 from luod.carry_over import carry_over_all
 from luod.custody import Custodian
 from luod.flight import Recorder
+from luod.going import CameBack, depart
 from luod.interface.update import Check, Outcome
 from luod.kernel.api import KernelError
 from luod.kernel.machine import Machine
-from luod.leave import CameBack, depart
 from luod.lifecycle import State, Step, Unready, Via
 from luod.manifest import Session
 from luod.next_kernel import NextKernel
@@ -89,21 +89,21 @@ class Departures:
         """One live update, until it is over. Nothing but a reboot ends it without somebody being told."""
         try:
             await self._leave(update)
-        except errors.WireError as error:
-            self._over(error)
-        except (CameBack, KernelError, OSError) as error:
-            self._over(errors.UpdateAborted(str(error)))
+        except (errors.PreflightFailed, errors.UpdateAborted) as error:
+            self._over(update, error)
+        except (errors.WireError, CameBack, KernelError, OSError) as error:
+            self._over(update, errors.UpdateAborted(str(error)))
         except trio.Cancelled:
             if not update.is_on_its_way:
-                self._over(errors.UpdateAborted("luod stops"))
+                self._over(update, errors.UpdateAborted("luod stops"))
             raise
         except Exception:
             # Whatever this is, it must not end the process, which holds the sessions.
             log.exception("live update %d failed", update.number)
-            self._over(errors.UpdateAborted("luod failed, its log says how"))
+            self._over(update, errors.UpdateAborted("luod failed, its log says how"))
 
-    def _over(self, error: errors.WireError) -> None:
-        log.warning("the live update was aborted: %s", error)
+    def _over(self, update: LiveUpdate, error: errors.WireError) -> None:
+        log.info("live update %d comes to nothing: %s", update.number, error)
         self._means.recorder.note("aborted", reason=str(error))
         self._updates.end(error)
 
@@ -237,7 +237,8 @@ class Departures:
         finally:
             if units:
                 with trio.CancelScope(shield=True):
-                    await _in_thread(lambda: thaw(units, self._means.runtime_directory))
+                    for unit, why in (await _in_thread(lambda: thaw(self._means.runtime_directory))).items():
+                        log.error("%s is still paused: %s", unit, why)
 
     def _to_pause(self, ready: Sequence[Watcher]) -> Iterator[str]:
         for session in self._means.custodian.sessions():

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from luod import errors
@@ -28,26 +28,31 @@ class Operations:
         there: Custodian | RestoreImpossible,
         policy: Policy,
         updates: Updates,
-        means: Means,
+        means: Means | None,
         device: str,
         fd_store: FdStore,
-        unclear: Sequence[str] = (),
+        unclear: Sequence[str],
+        start_afresh: Callable[[], None],
     ) -> None:
-        """`unclear` is what the fd store brought back that nobody knows."""
+        """`unclear` is what the fd store brought back that nobody knows; `start_afresh` lets luod start anew, and begin
+        with nothing.
+        """
         self._there = there
         self._policy = policy
         self._updates = updates
-        self._means = means
+        self._known = means
         self._device = device
         self._fd_store = fd_store
         self._unclear = list(unclear)
+        self._start_afresh = start_afresh
 
     @property
-    def custodian(self) -> Custodian:
+    def _means(self) -> Means:
         """Raises RestoreUnavailable."""
         if isinstance(self._there, RestoreImpossible):
             raise errors.RestoreUnavailable(self._there.reason)
-        return self._there
+        assert self._known is not None
+        return self._known
 
     # The next kernel
 
@@ -61,13 +66,15 @@ class Operations:
         def given(index: int | None) -> OwnedFd | None:
             return None if index is None else request.fds[index]
 
-        loaded = self._means.next_kernel.load(
+        means = self._means
+        line = means.machine.running.command_line() if asked.command_line is None else asked.command_line
+        loaded = means.next_kernel.load(
             request.fds[asked.kernel_file_descriptor],
             given(asked.initrd_file_descriptor),
-            asked.command_line,
+            line,
             given(asked.running_file_descriptor),
         )
-        return [answer(update.LoadKernelReply(image=loaded.shown()))]
+        return [answer(update.LoadKernelReply(image=loaded.facts()))]
 
     def unload_kernel(self, request: Request) -> Answers:
         self._policy.require_operator(request.peer.uid)
@@ -78,7 +85,6 @@ class Operations:
     def preflight(self, request: Request) -> Answers:
         asked: update.PreflightParameters = request.parameters
         self._policy.require_operator(request.peer.uid)
-        self.custodian  # noqa: B018 - where there is none, that is said
         return [answer(update.PreflightReply(checks=list(self._means.preflight(asked.via or self._usual_way()))))]
 
     # The live update
@@ -87,11 +93,9 @@ class Operations:
         """Begin a live update; others go through with it."""
         asked: update.StartParameters = request.parameters
         self._policy.require_operator(request.peer.uid)
-        self.custodian  # noqa: B018 - where there is none, that is said
+        via = asked.via or self._usual_way()
         deadline_usec = time.time_ns() // 1000 + (asked.deadline_sec or DEADLINE) * 1_000_000
-        return self._updates.begin(
-            asked.via or self._usual_way(), asked.unready or Unready.ABORT, deadline_usec, force=bool(asked.force)
-        )
+        return self._updates.begin(via, asked.unready or Unready.ABORT, deadline_usec, force=bool(asked.force))
 
     def abort(self, request: Request) -> Answers:
         asked: update.AbortParameters = request.parameters
@@ -112,16 +116,15 @@ class Operations:
     def timeline(self, request: Request) -> Answers:
         asked: update.TimelineParameters = request.parameters
         self._policy.require_operator(request.peer.uid)
-        recorder = self._means.recorder
-        generation = recorder.generation if asked.generation is None else asked.generation
-        reply = update.TimelineReply(
-            generation=generation, generations=recorder.generations, events=recorder.events(generation)
-        )
-        return [answer(reply)]
+        return [answer(update.TimelineReply(**self._means.recorder.report(asked.generation)))]
 
     def start_afresh(self, request: Request) -> Answers:
         self._policy.require_operator(request.peer.uid)
-        raise NotImplementedError
+        if isinstance(self._there, RestoreImpossible):
+            if not self._there.nothing_came:
+                raise errors.RestoreUnavailable(self._there.reason)
+            self._start_afresh()
+        return [Answer()]
 
     # What there is
 
@@ -129,14 +132,11 @@ class Operations:
         device: dict[str, Any] = {"path": self._device, "available": True}
         fd_store = {"entries": len(self._fd_store), "limit": self._fd_store.most, "unclear": self._unclear}
         kernel: dict[str, Any] = {"release": os.uname().release}
-        loaded = self._means.next_kernel.loaded
-        image = None if loaded is None else loaded.shown()
         if isinstance(self._there, RestoreImpossible):
             reply = update.StatusReply(
                 phase=Phase.UNAVAILABLE,
                 generation=0,
                 kernel=kernel,
-                image=image,
                 sessions=0,
                 files=0,
                 bytes=0,
@@ -145,26 +145,25 @@ class Operations:
                 problems=[f"this boot can't give anything back: {self._there.reason}"],
             )
         else:
-            totals = self._there.totals()
+            totals, loaded = self._there.totals(), self._means.next_kernel.loaded
             reply = update.StatusReply(
                 phase=self.progress().phase,
                 generation=totals.generation,
                 kernel=kernel | {"bootId": totals.boot_id},
-                image=image,
+                image=None if loaded is None else loaded.facts(),
                 sessions=totals.sessions,
                 files=totals.files,
                 bytes=totals.bytes,
                 device=device,
                 fd_store=fd_store,
                 participants=self._participants(self._there),
-                last_update=self._last_update(),
                 problems=list(self._problems(self._there)) or None,
             )
         return [answer(reply)]
 
     def manifest(self, request: Request) -> Answers:
         self._policy.require_operator(request.peer.uid)
-        document = self.custodian.document().model_dump(mode="json", by_alias=True)
+        document = self._means.custodian.document().model_dump(mode="json", by_alias=True)
         return [answer(update.ManifestReply(manifest=document))]
 
     def _require_idle(self) -> None:

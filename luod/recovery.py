@@ -32,12 +32,15 @@ _OURS: Final = "luod-"
 
 
 class RestoreImpossible(Exception):
-    """This boot can't give anything back. `reason` says why; `kept` closes what came over, which would finish it."""
+    """This boot can't give anything back. `reason` says why; `kept` closes what came over, which would finish it.
+    `nothing_came`: it could begin afresh, if somebody accepts that all is lost.
+    """
 
-    def __init__(self, reason: str, kept: ExitStack | None = None) -> None:
+    def __init__(self, reason: str, kept: ExitStack | None = None, *, nothing_came: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.kept = kept or ExitStack()
+        self.nothing_came = nothing_came
 
     def give_up_all(self) -> None:
         """Close what is kept, as the end of the process would: what nobody else has open is gone then."""
@@ -312,7 +315,8 @@ def _begin(
                 raise ManifestError(f"there is none, but sessions: {', '.join(brought.said())}")
             if expected is not None and expected.boot_id != kernel.boot_id:
                 origin = f"boot {expected.boot_id}, generation {expected.generation}"
-                raise RestoreImpossible(f"a live update from {origin} started this kernel, and nothing came over")
+                reason = f"a live update from {origin} started this kernel, and nothing came over"
+                raise RestoreImpossible(reason, nothing_came=True)
             device.create_session(SLOTS[1]).give_up()  # no other luod has its journal there
             manifest = Manifest(kernel.boot_id)
         else:

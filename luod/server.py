@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 _ACCEPT_PAUSE = 0.1
 
+_LAST_WORD = 5.0
+"""How long a live update may take to be brought back when luod stops, in seconds."""
+
 
 class Server:
     """Serves io.luod.* and org.varlink.service on listening sockets."""
@@ -61,8 +64,7 @@ class Server:
                     await stop.wait()
                     accepting.cancel_scope.cancel()
                 self._stopping = True
-                with suppress(errors.NoUpdate, errors.UpdateInProgress):
-                    self._updates.abort("luod stops")
+                await self._end_update()
                 self._updates.watchers.tell_all(Told(Event.STOPPING))
                 for guests in self._guests.values():
                     for conversation in guests.conversations:
@@ -71,6 +73,16 @@ class Server:
                 connections.cancel_scope.deadline = trio.current_time() + grace
                 last.start_soon(self._abandon_after, grace)
             last.cancel_scope.cancel()
+
+    async def _end_update(self) -> None:
+        """Bring a live update back that luod doesn't go through with, as long as it is luod's: those who take part hear
+        it before anything else.
+        """
+        with suppress(errors.NoUpdate, errors.UpdateInProgress), trio.move_on_after(_LAST_WORD):
+            self._updates.abort("luod stops")
+            heard = self._bell.rings
+            while self._updates.current is not None:
+                heard = await self._bell.wait(heard)
 
     async def _abandon_after(self, grace: float) -> None:
         await trio.sleep(grace)

@@ -250,6 +250,11 @@ def systemd_runs() -> bool:
     return _SYSTEMD_RUNS.exists()
 
 
+def is_service() -> bool:
+    """Whether systemd has started this process, as a service (systemd.exec(5))."""
+    return systemd_runs() and "INVOCATION_ID" in os.environ and "NOTIFY_SOCKET" in os.environ
+
+
 class CantAsk(LuodError):
     """systemd can't be asked. The text says why."""
 

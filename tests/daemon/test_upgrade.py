@@ -14,7 +14,7 @@ from eventually import within
 from luod.client import connect
 from luod.errors import InvalidParameter, MethodNotFound
 from luod.interface import custody
-from luod.methods import SERVED, WATCH
+from luod.served import SERVED, STREAMS
 from memory import content, memfd
 from survivor import survivor
 from wanderer import Wanderer, wandering
