@@ -80,6 +80,10 @@ class Custodian:
         """How much there is of everything."""
         return self._holdings.totals()
 
+    def journal_room(self) -> tuple[int, int]:
+        """How many bytes are free in the journal, and how many a live update may take."""
+        return self._holdings.journal_room()
+
     # What an owner asks for
 
     def create(

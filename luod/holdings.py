@@ -29,6 +29,7 @@ from luod.manifest import (
     Session,
     SessionIs,
     SessionMissing,
+    encode,
 )
 from luod.policy import Owner, Policy
 
@@ -63,6 +64,8 @@ class Journal(Protocol):
     def append(self, record: Record) -> None: ...
 
     def fall_behind(self) -> None: ...
+
+    def room(self) -> int: ...
 
     def give_up(self) -> None: ...
 
@@ -145,6 +148,12 @@ class Holdings:
             files = [file for session in there for file in session.held().values()]
             size = sum(file.size or 0 for file in files)
             return Totals(self.manifest.boot_id, self.manifest.generation, len(sessions), len(files), size)
+
+    def journal_room(self) -> tuple[int, int]:
+        """How many bytes are free in the journal, and how many it may take to carry over what came over."""
+        with self.table:
+            incoming = [each for each in self.manifest.sessions.values() if each.state is State.INCOMING]
+            return self._journal.room(), sum(2 * len(encode(SessionIs(session=session))) for session in incoming)
 
     def all(self) -> list[Holding]:
         """Every holding, of sessions that are lost as well."""

@@ -211,6 +211,9 @@ class SteppedJournal:
     def fall_behind(self):
         self._journal.fall_behind()
 
+    def room(self):
+        return self._journal.room()
+
     def give_up(self):
         self._journal.give_up()
 
