@@ -121,13 +121,14 @@ async def run(
                 nursery.start_soon(carry_over_late, custodian, settings.grace, settings.changed)
                 nursery.start_soon(finish_late, custodian, settings.patience, settings.changed)
                 nursery.start_soon(Departures(updates, means, bell).run)
-                nursery.start_soon(trio.to_thread.run_sync, held.settle)
+                nursery.start_soon(_settle, held, recorder, task_status)
             if changes is not None:
                 nursery.start_soon(_enforce, changes, settings, server)
             notify("READY=1", f"STATUS={_summary(there)}")
             recorder.note("serving")
             log.info("listening on %s; %s", where, _summary(there))
-            task_status.started()
+            if means is None:
+                task_status.started()
             await server.serve(listeners, stop, GRACE)
             if means is not None and fd_store.most:
                 await carry_over_if_last(means.custodian)
@@ -374,7 +375,6 @@ def _take_over(
         for unit, why in thaw(config.runtime_directory).items():
             log.error("%s is still paused: %s", unit, why)
         recorder.begin(kernel, fd_store, recovered.unclear.flight, recovered.manifest.generation)
-        recorder.look_around()
 
     return _Held(custodian, recovered.unclear, means, settle)
 
@@ -451,6 +451,12 @@ def _summary(there: Custodian | RestoreImpossible) -> str:
         return f"this boot can't give anything back: {there.reason}"
     totals = there.totals()
     return f"generation {totals.generation}, {totals.sessions} sessions, {totals.files} files"
+
+
+async def _settle(held: _Held, recorder: Recorder, task_status: trio.TaskStatus[None]) -> None:
+    await trio.to_thread.run_sync(held.settle)
+    task_status.started()
+    await trio.to_thread.run_sync(recorder.look_around)
 
 
 async def _stay_alive() -> None:
