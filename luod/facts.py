@@ -20,7 +20,7 @@ from luod.sealed import Loaded
 from luod.systemd import CantAsk, FdStore, systemctl, systemd_runs, unit_of
 
 EXITRD: Final = "run/initramfs/shutdown"
-"""Where it is, systemd-shutdown goes into it, and carries nothing over."""
+"""Where it is, systemd-shutdown goes into it, and carries nothing over; luod finds its sessions by name then."""
 
 KEXEC_UNIT: Final = "luod-kexec.service"
 

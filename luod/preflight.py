@@ -104,7 +104,7 @@ def _image(facts: Facts) -> _Found:
 
 def _command_line(facts: Facts) -> _Found:
     if facts.loaded is None:
-        return _bad("no kernel is loaded", _LOAD)
+        return _doubtful("not known, because luod has loaded no kernel")
     line = facts.loaded.command_line
     match turns_on_live_update(line):
         case True:
@@ -132,11 +132,11 @@ def _with(facts: Facts, words: str) -> str:
 
 def _abi(facts: Facts) -> _Found:
     if facts.loaded is None:
-        return _bad("no kernel is loaded", _LOAD)
+        return _doubtful("not known, because luod has loaded no kernel")
     ours, theirs = facts.running, facts.loaded.image
     if not theirs.abi.luo:
         return _bad(
-            f"Linux {theirs.release} has no Live Update Orchestrator", f"{_LOAD}, another one", _everything(facts)
+            f"Linux {theirs.release} has no Live Update Orchestrator", f"{_LOAD}, one that has it", _everything(facts)
         )
     if isinstance(ours, NotKnown):
         return _bad(f"in which forms this kernel, {facts.release}, hands over is {ours}", _SHOW, _everything(facts))
@@ -160,7 +160,7 @@ def _abi(facts: Facts) -> _Found:
 def _handlers(facts: Facts) -> _Found:
     """Which handler a delegated session needs, nobody knows: so the next kernel has to have all."""
     if facts.loaded is None:
-        return _bad("no kernel is loaded", _LOAD)
+        return _doubtful("not known, because luod has loaded no kernel")
     ours, theirs = facts.running, facts.loaded.image
     if isinstance(ours, NotKnown):
         return _bad(f"which handlers this kernel, {facts.release}, has is {ours}", _SHOW, _everything(facts))
@@ -249,18 +249,14 @@ def _unit_in_shutdown(facts: Facts, unit: Unit) -> _Found:
             "luoctl install-units (SurviveFinalKillSignal=yes); then systemctl restart luod.service",
             _everything(facts),
         )
-    if facts.exitrd:
-        return _bad(
-            f"systemd {unit.systemd} carries no fd store over where it ends in an exitrd: there is /{EXITRD}",
-            "luoctl update --via direct",
-            _everything(facts),
-        )
     if not unit.keeps or not facts.most:
         return _bad(
             f"systemd {unit.systemd} would carry the fd store over, but {unit.name} has none that outlives it",
             "luoctl install-units (FileDescriptorStorePreserve=yes); then systemctl restart luod.service",
             _everything(facts),
         )
+    if facts.exitrd:
+        return _good(f"the shutdown ends in an exitrd (/{EXITRD}), which holds what systemd kept until the kernel goes")
     return _good(f"systemd {unit.systemd} carries over what luod holds")
 
 
