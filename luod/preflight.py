@@ -30,7 +30,7 @@ CARRIES: Final = 261
 """From which systemd on a service can outlive the shutdown, and from which on the fd store lives through a kexec."""
 
 EXITRD: Final = "run/initramfs/shutdown"
-"""Where it is, systemd-shutdown goes into it, and carries nothing over."""
+"""Where it is, systemd-shutdown goes into it, and carries nothing over; luod finds its sessions by name then."""
 
 KEXEC_UNIT: Final = "luod-kexec.service"
 
@@ -319,18 +319,14 @@ def _unit_in_shutdown(facts: Facts, unit: Unit) -> _Found:
             "luoctl install-units (SurviveFinalKillSignal=yes); then systemctl restart luod.service",
             facts.everything,
         )
-    if facts.exitrd:
-        return _bad(
-            f"systemd {unit.systemd} carries no fd store over where it ends in an exitrd: there is /{EXITRD}",
-            "luoctl update --via direct",
-            facts.everything,
-        )
     if not unit.keeps or not facts.most:
         return _bad(
             f"systemd {unit.systemd} would carry the fd store over, but {unit.name} has none that outlives it",
             "luoctl install-units (FileDescriptorStorePreserve=yes); then systemctl restart luod.service",
             facts.everything,
         )
+    if facts.exitrd:
+        return _good(f"the shutdown ends in an exitrd (/{EXITRD}), which holds what systemd kept until the kernel goes")
     return _good(f"systemd {unit.systemd} carries over what luod holds")
 
 
