@@ -64,6 +64,7 @@ class Client:
     veto = _method(requests.veto)
     status = _method(requests.status)
     manifest = _method(requests.manifest)
+    timeline = _method(requests.timeline)
     call = _method(requests.call)
 
     @contextmanager

@@ -66,6 +66,7 @@ class TrioClient:
     veto = _method(requests.veto)
     status = _method(requests.status)
     manifest = _method(requests.manifest)
+    timeline = _method(requests.timeline)
     call = _method(requests.call)
 
     @asynccontextmanager

@@ -33,7 +33,7 @@ R = TypeVar("R", bound=wire.Reply)
 
 Event = WatchReply
 
-_HARMLESS: Final = frozenset({"Retrieve", "List", "Claim", "Watch", "Status", "Manifest"})
+_HARMLESS: Final = frozenset({"Retrieve", "List", "Claim", "Watch", "Status", "Manifest", "Timeline"})
 """Methods that may be done twice."""
 
 
@@ -263,6 +263,15 @@ def manifest() -> Exchange[dict[str, Any]]:
     return reply.manifest
 
 
+def timeline(generation: int | None = None) -> Exchange[update.TimelineReply]:
+    """What luod's flight recorder has of the live update that led to this generation, or of the last one.
+
+    Raises InvalidParameter where it has nothing of that one.
+    """
+    reply, _ = yield from _one(_update("Timeline", generation=generation), update.TimelineReply)
+    return reply
+
+
 def call(
     method: str, parameters: Mapping[str, Any] | None = None, fds: Sequence[int | HasFileno] = ()
 ) -> Exchange[Answer]:
@@ -300,8 +309,8 @@ def _custody(member: str, fds: Sequence[int | HasFileno] = (), /, *, more: bool 
     return _ask(custody.NAME, custody.METHODS, member, fds, more=more, **parameters)
 
 
-def _update(member: str) -> Ask:
-    return _ask(update.NAME, update.METHODS, member)
+def _update(member: str, **parameters: Any) -> Ask:
+    return _ask(update.NAME, update.METHODS, member, **parameters)
 
 
 def _ask(
