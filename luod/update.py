@@ -87,8 +87,8 @@ class Participant:
 
 @dataclass(eq=False)
 class LiveUpdate:
-    """One attempt. `deadline_usec` is CLOCK_REALTIME in microseconds. `detail` is what luod is at, for people; `told` is
-    the phase that whoever began it knows of.
+    """One attempt. `deadline_usec` is CLOCK_REALTIME in microseconds. `detail` is what luod is at, for people; `told`
+    is the phase that whoever began it knows of.
 
     `is_on_its_way`: it goes on without luod. It is over once `error` says why it didn't come to it.
     """
