@@ -373,7 +373,7 @@ class Conversation:
         asked = update.StartParameters.read(call.parameters)
         begun = await self._guests.run(lambda: self._operations.begin(Request(self._peer, asked, FdBundle())))
         try:
-            await self._tell_progress(lambda: begun.error is None)
+            await self._tell_progress(lambda: begun.error is None, told=lambda phase: self._updates.told(begun, phase))
         finally:
             if begun.error is None:
                 with suppress(errors.NoUpdate, errors.UpdateInProgress):
@@ -388,7 +388,9 @@ class Conversation:
         await self._tell_progress(lambda: self._operations.progress().phase is not Phase.IDLE)
         await self._send(Reply(_progress(self._operations.progress()).wire()).encode())
 
-    async def _tell_progress(self, goes_on: Callable[[], bool]) -> None:
+    async def _tell_progress(
+        self, goes_on: Callable[[], bool], told: Callable[[Phase], None] = lambda phase: None
+    ) -> None:
         """Say how far it has come, now and at each change. It may go on without luod, when that is stopped."""
         heard, said = self._bell.rings, None
         while goes_on() and not (self._stopping and self._updates.phase is Phase.EXECUTING):
@@ -396,4 +398,5 @@ class Conversation:
             if progress != said and goes_on():
                 await self._send(Reply(_progress(progress).wire(), continues=True).encode())
                 said = progress
+                told(progress.phase)
             heard = await self._bell.wait(heard)

@@ -19,8 +19,9 @@ from luod.bell import Bell
 from luod.carry_over import carry_over_if_last, carry_over_late, finish_late
 from luod.config import START_ONLY, Config, ConfigError
 from luod.custody import Custodian
-from luod.departure import Departures, Means
+from luod.departure import Departures, Means, covers
 from luod.errors import KernelFailed
+from luod.facts import Sources, gather
 from luod.fds import OwnedFd
 from luod.flight import Recorder
 from luod.going import came_back
@@ -33,7 +34,7 @@ from luod.methods import Methods
 from luod.next_kernel import NextKernel
 from luod.operations import Operations
 from luod.origin import Afresh, origin_in
-from luod.pause import thaw
+from luod.pause import other_stores, thaw
 from luod.policy import Limits, Policy
 from luod.recovery import Brought, RestoreImpossible, SecondLuod, recover
 from luod.renewal import go_on
@@ -104,7 +105,7 @@ async def run(
     kept = [entry for entry in handed if entry not in sockets]
     async with (
         _listening(config.socket, sockets, fd_store) as (listeners, where),
-        _holding(config, policy, bell, recorder, kept, fd_store) as held,
+        _holding(config, policy, bell, updates, recorder, kept, fd_store) as held,
     ):
         there, means = held.there, held.means
         methods = Methods(there, policy, updates, recorder)
@@ -315,10 +316,16 @@ class _Held(NamedTuple):
 
 @asynccontextmanager
 async def _holding(
-    config: Config, policy: Policy, bell: Bell, recorder: Recorder, kept: Sequence[Handed], fd_store: FdStore
+    config: Config,
+    policy: Policy,
+    bell: Bell,
+    updates: Updates,
+    recorder: Recorder,
+    kept: Sequence[Handed],
+    fd_store: FdStore,
 ) -> AsyncIterator[_Held]:
     """Hold what there is to hold. Afterwards it is closed."""
-    held = await trio.to_thread.run_sync(_take_over, config, policy, bell, recorder, kept, fd_store)
+    held = await trio.to_thread.run_sync(_take_over, config, policy, bell, updates, recorder, kept, fd_store)
     try:
         yield held
     finally:
@@ -328,7 +335,13 @@ async def _holding(
 
 
 def _take_over(
-    config: Config, policy: Policy, bell: Bell, recorder: Recorder, kept: Sequence[Handed], fd_store: FdStore
+    config: Config,
+    policy: Policy,
+    bell: Bell,
+    updates: Updates,
+    recorder: Recorder,
+    kept: Sequence[Handed],
+    fd_store: FdStore,
 ) -> _Held:
     afresh = None
     try:
@@ -358,14 +371,26 @@ def _take_over(
     go_on(holdings, recovered.successors)
     custodian = Custodian(holdings)
     next_kernel = NextKernel(machine, fd_store, holdings, recovered.next_kernel)
+    under_systemd = not machine.is_simulated and is_service()
+    sources = Sources(
+        config.device,
+        kernel,
+        next_kernel,
+        custodian,
+        fd_store,
+        recovered.unclear.said(),
+        asked=lambda session: any(covers(watcher, session) for watcher in updates.watchers.participants()),
+        other_stores=other_stores,
+        is_service=under_systemd,
+    )
     means = Means(
         custodian,
         machine,
         next_kernel,
         recorder,
         config.runtime_directory,
-        is_service=not machine.is_simulated and is_service(),
-        preflight=lambda via: [],
+        is_service=under_systemd,
+        look=lambda via: gather(via, sources),
     )
 
     def settle() -> None:

@@ -19,21 +19,26 @@ from luod import errors
 from luod.bell import Bell
 from luod.carry_over import carry_over_all
 from luod.custody import Custodian
+from luod.facts import Facts
 from luod.flight import Recorder
 from luod.going import CameBack, depart
 from luod.interface.update import Check, Outcome
 from luod.kernel.api import KernelError
 from luod.kernel.machine import Machine
-from luod.lifecycle import State, Step, Unready, Via
+from luod.lifecycle import Phase, State, Step, Unready, Via
 from luod.manifest import Session
 from luod.next_kernel import NextKernel
 from luod.pause import freeze, thaw
+from luod.preflight import all_is_lost, checks
 from luod.update import STAGE, Answer, LiveUpdate, Participant, Updates, Watcher
 
 log = logging.getLogger(__name__)
 
 DEADLINE: Final = 30
 """How long those who take part have, in seconds, where nobody says otherwise."""
+
+_TOLD: Final = 0.5
+"""How long whoever began it may take to hear that it goes, in seconds."""
 
 _IDLE_TICK: Final = 1.0
 _LAST_TICK: Final = 0.002
@@ -44,7 +49,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Means:
-    """What luod leaves with. `is_service`: systemd has started it. `preflight` says what a live update would meet now,
+    """What luod leaves with. `is_service`: systemd has started it. `look` gathers what a live update would meet now,
     and blocks.
     """
 
@@ -54,7 +59,11 @@ class Means:
     recorder: Recorder
     runtime_directory: Path
     is_service: bool
-    preflight: Callable[[Via], Sequence[Check]]
+    look: Callable[[Via], Facts]
+
+    def preflight(self, via: Via) -> list[Check]:
+        """What came of each check. Blocks."""
+        return checks(self.look(via))
 
 
 class Departures:
@@ -114,14 +123,14 @@ class Departures:
         log.info("live update %d begins, by %s", update.number, update.via)
         means.recorder.note("prepare", via=update.via)
         updates.go_on("preflight")
-        await self._require_good(update)
+        facts = await self._require_good(update)
         await self._ask_all(update)
         await self._carry_over(update)
         if update.via is Via.DIRECT:
             updates.go_on("what is written goes to disk")
             await _in_thread(os.sync)
         updates.go_on("the next kernel is loaded again")
-        await _in_thread(means.next_kernel.load_again)
+        await _in_thread(lambda: means.next_kernel.load_again(expecting=not all_is_lost(facts)))
         means.recorder.note("loaded")
         await self._require_good(update)
         async with AsyncExitStack() as undo:
@@ -132,6 +141,7 @@ class Departures:
                 await undo.enter_async_context(self._sealed(update))
             updates.go_on("the machine is on its way")
             updates.step(Step.EXECUTE)
+            await self._until_told(update)
             await self._go(update)
 
     def _take_time(self) -> None:
@@ -146,14 +156,22 @@ class Departures:
         if left and not update.force:
             raise errors.UpdateAborted(f"it can't be preserved again: session {', '.join(left)}")
 
-    async def _require_good(self, update: LiveUpdate) -> None:
-        """Raises PreflightFailed, unless the operator knows and goes all the same."""
-        checks = await _in_thread(lambda: self._means.preflight(update.via))
-        failed = [check.name for check in checks if check.outcome is Outcome.FAIL]
+    async def _require_good(self, update: LiveUpdate) -> Facts:
+        """Look at everything. Raises PreflightFailed, unless the operator knows and goes all the same."""
+        facts = await _in_thread(lambda: self._means.look(update.via))
+        failed = [check.name for check in checks(facts) if check.outcome is Outcome.FAIL]
         if failed and not update.force:
             raise errors.PreflightFailed(failed)
         for name in failed:
             log.warning("live update %d goes on in spite of a failed check: %s", update.number, name)
+        return facts
+
+    async def _until_told(self, update: LiveUpdate) -> None:
+        """Whoever began it shall know that it went, and not take the end of luod for a failure."""
+        with trio.move_on_after(_TOLD):
+            heard = self._bell.rings
+            while update.told is not Phase.EXECUTING:
+                heard = await self._bell.wait(heard)
 
     async def _go(self, update: LiveUpdate) -> None:
         """Go; PID 1 goes later, and stops luod before."""

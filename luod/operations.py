@@ -85,7 +85,7 @@ class Operations:
     def preflight(self, request: Request) -> Answers:
         asked: update.PreflightParameters = request.parameters
         self._policy.require_operator(request.peer.uid)
-        return [answer(update.PreflightReply(checks=list(self._means.preflight(asked.via or self._usual_way()))))]
+        return [answer(update.PreflightReply(checks=self._means.preflight(asked.via or self._usual_way())))]
 
     # The live update
 

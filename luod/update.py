@@ -87,7 +87,8 @@ class Participant:
 
 @dataclass(eq=False)
 class LiveUpdate:
-    """One attempt. `deadline_usec` is CLOCK_REALTIME in microseconds. `detail` is what luod is at, for people.
+    """One attempt. `deadline_usec` is CLOCK_REALTIME in microseconds. `detail` is what luod is at, for people; `told`
+    is the phase that whoever began it knows of.
 
     `is_on_its_way`: it goes on without luod. It is over once `error` says why it didn't come to it.
     """
@@ -99,6 +100,7 @@ class LiveUpdate:
     force: bool
     participants: list[Participant] = field(default_factory=list)
     detail: str = ""
+    told: Phase = Phase.IDLE
     is_on_its_way: bool = False
     abort_reason: str | None = None
     error: WireError | None = None
@@ -223,6 +225,11 @@ class Updates:
                 raise UpdateAborted(update.abort_reason)
             if update is not None and detail is not None:
                 update.detail = detail
+        self._changed()
+
+    def told(self, update: LiveUpdate, phase: Phase) -> None:
+        """Whoever began it knows that it is in this phase."""
+        update.told = phase
         self._changed()
 
     def end(self, error: WireError) -> None:

@@ -358,6 +358,7 @@ async def test_without_a_kernel_there_is_no_update(host):
     assert "image" in (await refused(host, errors.PreflightFailed)).checks
 
 
+@pytest.mark.warns("live update 1 goes on in spite of a failed check: abi")
 async def test_what_is_forced_is_lost_as_announced_and_the_next_luod_begins_afresh(host):
     await preserve(host, "ram", b"one")
     await host.load(kho=["kho-v9"])
