@@ -399,9 +399,19 @@ def _take_over(
             log.warning("a live update came to nothing: %s", why)
         for unit, why in thaw(config.runtime_directory).items():
             log.error("%s is still paused: %s", unit, why)
+        if expected is not None:
+            _allow_afresh(afresh)
         recorder.begin(kernel, fd_store, recovered.unclear.flight, recovered.manifest.generation)
 
     return _Held(custodian, recovered.unclear, means, settle)
+
+
+def _allow_afresh(afresh: Afresh) -> None:
+    """What there is came over. What a later start lacks was lost in this boot, which is no live update's fault."""
+    try:
+        afresh.allow()
+    except OSError as error:
+        log.warning("where nobody keeps what luod holds, the next start misses what came over: %s", error)
 
 
 def _room_for_descriptors(limits: Limits) -> int:
