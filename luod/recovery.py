@@ -7,7 +7,7 @@ FINISH: what is unclear is kept, and reported.
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -142,7 +142,10 @@ class _Found:
 
 
 def recover(
-    kernel: SharedKernel, fd_store: FdStore, handed: Iterable[Handed] = (), expected: Origin | None = None
+    kernel: SharedKernel,
+    fd_store: FdStore,
+    handed: Iterable[Handed] = (),
+    expected: Callable[[], Origin | None] = lambda: None,
 ) -> Recovered:
     """Take over what there is, or begin afresh where there is nothing, and nothing is `expected` from another boot.
 
@@ -302,7 +305,7 @@ def _begin(
     brought: Brought,
     found: list[_Found],
     notes: list[str],
-    expected: Origin | None,
+    expected: Callable[[], Origin | None],
 ) -> tuple[Manifest, Journal]:
     """Begin a journal with what the last kernel left, or with nothing."""
     with kernel.device() as device:
@@ -313,9 +316,9 @@ def _begin(
         if newest is None:
             if brought.sessions:
                 raise ManifestError(f"there is none, but sessions: {', '.join(brought.said())}")
-            if expected is not None and expected.boot_id != kernel.boot_id:
-                origin = f"boot {expected.boot_id}, generation {expected.generation}"
-                reason = f"a live update from {origin} started this kernel, and nothing came over"
+            if (origin := expected()) is not None and origin.boot_id != kernel.boot_id:
+                whence = f"boot {origin.boot_id}, generation {origin.generation}"
+                reason = f"a live update from {whence} started this kernel, and nothing came over"
                 raise RestoreImpossible(reason, nothing_came=True)
             device.create_session(SLOTS[1]).give_up()  # no other luod has its journal there
             manifest = Manifest(kernel.boot_id)
