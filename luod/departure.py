@@ -16,13 +16,14 @@ import trio
 from luod import errors
 from luod.bell import Bell
 from luod.carry_over import carry_over_all
+from luod.facts import Facts
 from luod.going import CameBack, depart
 from luod.interface.update import Outcome
 from luod.kernel.api import KernelError
 from luod.lifecycle import Phase, State, Step, Unready, Via
 from luod.means import Means
 from luod.pause import freeze, thaw
-from luod.preflight import Facts, all_is_lost, checks
+from luod.preflight import all_is_lost, checks
 from luod.update import Answer, LiveUpdate, Participant, Updates, Watcher, covers, stages
 
 log = logging.getLogger(__name__)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from luod.config import Config
 from luod.custody import Custodian
+from luod.facts import Facts, Sources, gather
 from luod.flight import Recorder
 from luod.going import came_back
 from luod.interface.update import Check
@@ -14,8 +15,9 @@ from luod.kernel.find import machine_at
 from luod.kernel.machine import Machine
 from luod.lifecycle import Via
 from luod.next_kernel import NextKernel
+from luod.origin import Afresh, origin_in
 from luod.pause import other_stores, thaw
-from luod.preflight import Facts, Sources, checks, gather
+from luod.preflight import checks
 from luod.start import Held
 from luod.systemd import FdStore, is_service
 from luod.update import Updates, covers
@@ -60,6 +62,8 @@ def means_of(held: Held, config: Config, fd_store: FdStore, updates: Updates, re
         is_service=under_systemd,
     )
     _undo(config.runtime_directory)
+    if origin_in(machine.running.command_line()) is not None:
+        _expect_nothing_more(config.runtime_directory, held.kernel.boot_id)
     return Means(
         held.custodian,
         machine,
@@ -76,3 +80,11 @@ def _undo(runtime_directory: Path) -> None:
         log.warning("a live update came to nothing: %s", why)
     for unit, why in thaw(runtime_directory).items():
         log.error("%s is still paused: %s", unit, why)
+
+
+def _expect_nothing_more(runtime_directory: Path, boot_id: str) -> None:
+    """What there is came over. What a later start lacks was lost in this boot, which is no live update's fault."""
+    try:
+        Afresh(runtime_directory, boot_id).allow()
+    except OSError as error:
+        log.warning("where nobody keeps what luod holds, the next start misses what came over: %s", error)

@@ -1,101 +1,31 @@
-"""What a live update would meet now: facts are gathered, and each check is a function of them alone.
+"""What a live update would meet now: each check is a function of facts alone, that `luod.facts` gathers. No I/O.
 
 A check fails where something would be lost, or may be and nobody can tell. It says what was found, what an operator can
 do about it, and what would be lost.
 """
 
 import errno
-import os
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
-from luod.custody import Custodian
+from luod.facts import EXITRD, KEXEC_UNIT, Facts, Unit
 from luod.interface.update import Check, Outcome
-from luod.kernel.api import Call, KernelError
+from luod.kernel.api import Call
 from luod.kernel.cmdline import KHO, LIVE_UPDATE, is_on, turns_on_live_update
 from luod.kernel.image import Image
 from luod.kernel.running import NotKnown
-from luod.kernel.shared import SharedKernel
 from luod.lifecycle import Mode, State, Via
 from luod.manifest import Session
-from luod.next_kernel import NextKernel
-from luod.sealed import Loaded
-from luod.systemd import CantAsk, FdStore, systemctl, systemd_runs, unit_of
 
 SURVIVES: Final = 255
 CARRIES: Final = 261
 """From which systemd on a service can outlive the shutdown, and from which on the fd store lives through a kexec."""
-
-EXITRD: Final = "run/initramfs/shutdown"
-"""Where it is, systemd-shutdown goes into it, and carries nothing over; luod finds its sessions by name then."""
-
-KEXEC_UNIT: Final = "luod-kexec.service"
 
 NAMED_MAX: Final = 20
 """How many sessions, or others, are named; the rest is counted."""
 
 _LOAD: Final = "luoctl load KERNEL --reuse-cmdline"
 _SHOW: Final = "luoctl load KERNEL --reuse-cmdline --running FILE, with the image that this kernel came from"
-
-
-_NO_SERVICE: Final = NotKnown("luod is no service of systemd's")
-_NOT_LOOKED_FOR: Final = NotKnown("nobody has looked")
-
-
-@dataclass(frozen=True)
-class Unit:
-    """The service that luod is, as systemd has it. `systemd` is its version.
-
-    `changed`: its files are others by now; `goes_at_once`: the unit that goes into the next kernel at once is there.
-    """
-
-    name: str
-    systemd: int
-    keeps: bool
-    limit: int
-    survives: bool
-    changed: bool
-    goes_at_once: bool
-
-
-@dataclass(frozen=True)
-class Facts:
-    """All that the checks look at. `asked` are the ids of those sessions whose owner is asked before.
-
-    `holder` is who has the device open. `journal_room` is in bytes, and `journal_needs` what an update may write.
-    `unpausable` are units that systemd can't pause, and why; `stores` what other services' fd stores have in them.
-    """
-
-    via: Via
-    device: str
-    device_error: KernelError | None = None
-    holder: str | None = None
-    is_simulated: bool = False
-    release: str = ""
-    running: Image | NotKnown = _NOT_LOOKED_FOR
-    running_line: str = ""
-    loaded: Loaded | None = None
-    any_is_loaded: bool = False
-    sessions: Sequence[Session] = ()
-    asked: frozenset[int] = frozenset()
-    unclear: Sequence[str] = ()
-    journal_room: int = 0
-    journal_needs: int = 0
-    has_systemd: bool = False
-    unit: Unit | NotKnown = _NO_SERVICE
-    exitrd: bool = False
-    entries: int = 0
-    most: int = 0
-    unpausable: Mapping[str, str] = field(default_factory=dict)
-    stores: Mapping[str, int] | NotKnown = field(default_factory=dict)
-
-    @property
-    def everything(self) -> list[str]:
-        """All that there is to lose, a line each."""
-        return _named(each for each in self.sessions if each.state is not State.LOST)
 
 
 class _Found(NamedTuple):
@@ -149,8 +79,8 @@ def _device(facts: Facts) -> _Found:
     if (failed.call, failed.errno) == (Call.OPEN, errno.EBUSY):
         holder = facts.holder or "another process"
         look = f"stop it: `fuser -v {facts.device}` says who it is" if facts.holder is None else "stop it"
-        return _bad(f"{holder} holds {facts.device}", look, facts.everything)
-    return _bad(f"{facts.device}: {failed.meaning}", "luoctl status says what this boot can do", facts.everything)
+        return _bad(f"{holder} holds {facts.device}", look, _everything(facts))
+    return _bad(f"{facts.device}: {failed.meaning}", "luoctl status says what this boot can do", _everything(facts))
 
 
 def _image(facts: Facts) -> _Found:
@@ -159,10 +89,10 @@ def _image(facts: Facts) -> _Found:
         return _bad(
             "others have loaded the next kernel, and no kernel tells how: by the older kexec_load all would be lost",
             _LOAD,
-            facts.everything,
+            _everything(facts),
         )
     if loaded is None:
-        return _bad("no kernel is loaded", _LOAD, facts.everything)
+        return _bad("no kernel is loaded", _LOAD, _everything(facts))
     initrd = "without an initrd" if loaded.initrd_bytes is None else f"with an initrd of {loaded.initrd_bytes} bytes"
     what = f"Linux {loaded.image.release}, a {loaded.image.kind} {initrd}"
     if not facts.any_is_loaded:
@@ -174,7 +104,7 @@ def _image(facts: Facts) -> _Found:
 
 def _command_line(facts: Facts) -> _Found:
     if facts.loaded is None:
-        return _bad("no kernel is loaded", _LOAD)
+        return _doubtful("not known, because luod has loaded no kernel")
     line = facts.loaded.command_line
     match turns_on_live_update(line):
         case True:
@@ -184,14 +114,14 @@ def _command_line(facts: Facts) -> _Found:
             return _bad(
                 f"the next kernel's command line lacks {missing}: it would take nothing over",
                 _with(facts, f"{LIVE_UPDATE}=on {KHO}=on"),
-                facts.everything,
+                _everything(facts),
             )
     if _is_the_same_kernel(facts) and is_on(facts.running_line, KHO) is None:
         return _good(f"it turns live updates on: {LIVE_UPDATE}=on, and this kernel, the same, has KHO on by itself")
     return _bad(
         f"the next kernel's command line doesn't say {KHO}=on, and no image tells whether it is on without",
         _with(facts, f"{KHO}=on"),
-        facts.everything,
+        _everything(facts),
     )
 
 
@@ -202,50 +132,50 @@ def _with(facts: Facts, words: str) -> str:
 
 def _abi(facts: Facts) -> _Found:
     if facts.loaded is None:
-        return _bad("no kernel is loaded", _LOAD)
+        return _doubtful("not known, because luod has loaded no kernel")
     ours, theirs = facts.running, facts.loaded.image
     if not theirs.abi.luo:
         return _bad(
-            f"Linux {theirs.release} has no Live Update Orchestrator", f"{_LOAD}, another one", facts.everything
+            f"Linux {theirs.release} has no Live Update Orchestrator", f"{_LOAD}, one that has it", _everything(facts)
         )
     if isinstance(ours, NotKnown):
-        return _bad(f"in which forms this kernel, {facts.release}, hands over is {ours}", _SHOW, facts.everything)
+        return _bad(f"in which forms this kernel, {facts.release}, hands over is {ours}", _SHOW, _everything(facts))
     other = f"{_LOAD}, one that knows {_joined(ours.abi.kho | ours.abi.luo)}"
     if ours.architecture != theirs.architecture:
         return _bad(
-            f"it is for {theirs.architecture}, and this kernel for {ours.architecture}", other, facts.everything
+            f"it is for {theirs.architecture}, and this kernel for {ours.architecture}", other, _everything(facts)
         )
     if missing := ours.abi.kho - theirs.abi.kho:
         why = f"this kernel hands over as {_joined(missing)}, Linux {theirs.release} knows {_joined(theirs.abi.kho)}"
-        return _bad(f"{why}: it would take nothing over", other, facts.everything)
+        return _bad(f"{why}: it would take nothing over", other, _everything(facts))
     if missing := ours.abi.luo - theirs.abi.luo:
         why = f"this kernel hands over as {_joined(missing)}, Linux {theirs.release} knows {_joined(theirs.abi.luo)}"
-        return _bad(f"{why}: it would panic as it starts", other, facts.everything)
+        return _bad(f"{why}: it would panic as it starts", other, _everything(facts))
     if not _pages_agree(ours, theirs):
         sizes = f"{ours.page_size or 'unknown'} and {theirs.page_size or 'unknown'} bytes"
-        return _bad(f"their pages differ in size, {sizes}: the next kernel takes nothing over", other, facts.everything)
+        return _bad(f"their pages differ in size, {sizes}: it would take nothing over", other, _everything(facts))
     return _good(f"both know {_joined(ours.abi.kho | ours.abi.luo)}")
 
 
 def _handlers(facts: Facts) -> _Found:
     """Which handler a delegated session needs, nobody knows: so the next kernel has to have all."""
     if facts.loaded is None:
-        return _bad("no kernel is loaded", _LOAD)
+        return _doubtful("not known, because luod has loaded no kernel")
     ours, theirs = facts.running, facts.loaded.image
     if isinstance(ours, NotKnown):
-        return _bad(f"which handlers this kernel, {facts.release}, has is {ours}", _SHOW, facts.everything)
+        return _bad(f"which handlers this kernel, {facts.release}, has is {ours}", _SHOW, _everything(facts))
     if not ours.abi.handlers:
         return _bad(
             f"which handlers this kernel, {facts.release}, has is not known, because its image doesn't tell",
             "luoctl update --force, where you know",
-            facts.everything,
+            _everything(facts),
         )
     if missing := ours.abi.handlers - theirs.abi.handlers:
         return _bad(
             f"Linux {theirs.release} lacks {_joined(missing)}, it has {_joined(theirs.abi.handlers)}: with a file of "
             "that kind it could open nothing of all that came over",
             f"{_LOAD}, one that knows {_joined(ours.abi.handlers)}",
-            facts.everything,
+            _everything(facts),
         )
     return _good(f"it has {_joined(ours.abi.handlers)}, all that this kernel has")
 
@@ -289,7 +219,7 @@ def _unit(facts: Facts) -> _Found:
         return _bad(
             f"systemd would kill luod before the end: how it keeps what luod holds is {facts.unit}",
             "luoctl install-units, and run luod as luod.service; or luoctl update --via direct",
-            facts.everything,
+            _everything(facts),
         )
     return _unit_in_shutdown(facts, facts.unit)
 
@@ -311,19 +241,19 @@ def _unit_in_shutdown(facts: Facts, unit: Unit) -> _Found:
         return _bad(
             f"systemd {unit.systemd} kills luod, and drops what it holds",
             f"luoctl update --via direct; or systemd {SURVIVES}, better {CARRIES}",
-            facts.everything,
+            _everything(facts),
         )
     if unit.systemd < CARRIES:
         return _bad(
             f"systemd {unit.systemd} carries no fd store over, and kills {unit.name} before the end",
             "luoctl install-units (SurviveFinalKillSignal=yes); then systemctl restart luod.service",
-            facts.everything,
+            _everything(facts),
         )
     if not unit.keeps or not facts.most:
         return _bad(
             f"systemd {unit.systemd} would carry the fd store over, but {unit.name} has none that outlives it",
             "luoctl install-units (FileDescriptorStorePreserve=yes); then systemctl restart luod.service",
-            facts.everything,
+            _everything(facts),
         )
     if facts.exitrd:
         return _good(f"the shutdown ends in an exitrd (/{EXITRD}), which holds what systemd kept until the kernel goes")
@@ -346,13 +276,13 @@ def _fd_store(facts: Facts) -> _Found:
         return _bad(
             f"{used}; how many may be in the next boot isn't known, because the files of {unit.name} have changed",
             "systemctl daemon-reload",
-            facts.everything,
+            _everything(facts),
         )
     if facts.entries > unit.limit:
         return _bad(
             f"{used}, but in the next boot there may be {unit.limit}: what finds no room is finished, which loses it",
             f"{again}; then systemctl daemon-reload",
-            facts.everything,
+            _everything(facts),
         )
     return _good(f"{used}; in the next boot there may be {unit.limit}")
 
@@ -423,6 +353,11 @@ CHECKS: Final[dict[str, Callable[[Facts], _Found]]] = {
 """Every check, by its name."""
 
 
+def _everything(facts: Facts) -> list[str]:
+    """All that there is to lose, a line each."""
+    return _named(each for each in facts.sessions if each.state is not State.LOST)
+
+
 def _named(sessions: Iterable[Session]) -> list[str]:
     return _bounded([f"{session.name} of uid {session.uid}" for session in sessions])
 
@@ -438,136 +373,3 @@ def _joined(names: Iterable[str]) -> str:
 
 def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-# Gathering
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Where the facts come from. `asked` says whether a session's owner is asked before the machine goes.
-
-    `other_stores` counts what other services have in theirs (`pause.other_stores`), and raises CantAsk.
-    """
-
-    device: str
-    kernel: SharedKernel
-    next_kernel: NextKernel
-    custodian: Custodian
-    fd_store: FdStore
-    unclear: Sequence[str]
-    asked: Callable[[Session], bool]
-    other_stores: Callable[[], Mapping[str, int]]
-    is_service: bool
-    root: Path = Path("/")
-
-
-def gather(via: Via, sources: Sources) -> Facts:
-    """Look at everything. Blocks for seconds. Raises OSError where the machine can't be looked at."""
-    machine, custodian = sources.next_kernel.machine, sources.custodian
-    running = machine.running
-    failed = _failure_of(sources.kernel)
-    sessions = custodian.sessions()
-    room, needs = custodian.journal_room()
-    asked = frozenset(session.id for session in sessions if sources.asked(session))
-    to_pause = {session.unit for session in sessions if session.unit is not None and session.id not in asked}
-    real = not machine.is_simulated
-    return Facts(
-        via=via,
-        device=sources.device,
-        device_error=failed,
-        holder=_holder_of(sources.device) if failed is not None and failed.errno == errno.EBUSY else None,
-        is_simulated=machine.is_simulated,
-        release=running.release(),
-        running=sources.next_kernel.running_image(),
-        running_line=running.command_line(),
-        loaded=sources.next_kernel.loaded,
-        any_is_loaded=running.an_image_is_loaded(),
-        sessions=sessions,
-        asked=asked,
-        unclear=sources.unclear,
-        journal_room=room,
-        journal_needs=needs,
-        has_systemd=real and systemd_runs(),
-        unit=_our_unit() if real and sources.is_service else _NO_SERVICE,
-        exitrd=(sources.root / EXITRD).exists(),
-        entries=len(sources.fd_store),
-        most=sources.fd_store.most,
-        unpausable=_unpausable(to_pause) if via is Via.DIRECT else {},
-        stores=_stores_of(sources.other_stores) if real and via is Via.DIRECT else {},
-    )
-
-
-def _failure_of(kernel: SharedKernel) -> KernelError | None:
-    try:
-        with kernel.device():
-            return None
-    except KernelError as error:
-        return error
-
-
-def _holder_of(device: str) -> str | None:
-    """Which process has it open, as far as luod may look."""
-    target = os.path.realpath(device)
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if any(os.readlink(fd) == target for fd in (process / "fd").iterdir()):
-                return f"process {process.name} ({(process / 'comm').read_text().strip()})"
-        except OSError:
-            continue  # it is gone, or another's
-    return None
-
-
-def _our_unit() -> Unit | NotKnown:
-    name = unit_of(os.getpid())
-    if name is None:
-        return NotKnown("the control group of luod is no unit's")
-    ours = ("FileDescriptorStorePreserve", "FileDescriptorStoreMax", "SurviveFinalKillSignal", "NeedDaemonReload")
-    try:
-        version = _shown(["Version"])[0].get("Version", "")
-        shown, leaving = (
-            _shown(properties, unit)[0] for properties, unit in ((ours, name), (("LoadState",), KEXEC_UNIT))
-        )
-    except (CantAsk, IndexError) as error:
-        return NotKnown(f"{error}")
-    number, limit = re.match(r"\d+", version), shown.get("FileDescriptorStoreMax", "")
-    if number is None or not limit.isdecimal():
-        return NotKnown("systemctl show doesn't tell it")
-    return Unit(
-        name=name,
-        systemd=int(number[0]),
-        keeps=shown.get("FileDescriptorStorePreserve") == "yes",
-        limit=int(limit),
-        survives=shown.get("SurviveFinalKillSignal") == "yes",
-        changed=shown.get("NeedDaemonReload") == "yes",
-        goes_at_once=leaving.get("LoadState") == "loaded",
-    )
-
-
-def _unpausable(units: Iterable[str]) -> dict[str, str]:
-    """Which of these systemd can't pause, and why."""
-    wanted = sorted(units)
-    if not wanted:
-        return {}
-    if not systemd_runs():
-        return dict.fromkeys(wanted, "there is no systemd")
-    try:
-        can = {unit.get("Id"): unit.get("CanFreeze") for unit in _shown(["Id", "CanFreeze"], *wanted)}
-    except CantAsk as error:
-        return dict.fromkeys(wanted, str(error))
-    return {unit: "it is no unit of systemd's that can be" for unit in wanted if can.get(unit) != "yes"}
-
-
-def _stores_of(other_stores: Callable[[], Mapping[str, int]]) -> Mapping[str, int] | NotKnown:
-    try:
-        return other_stores()
-    except CantAsk as error:
-        return NotKnown(str(error))
-
-
-def _shown(properties: Iterable[str], *units: str) -> list[dict[str, str]]:
-    """These properties of the units, or of systemd itself. Raises CantAsk."""
-    said = systemctl("show", f"--property={','.join(properties)}", *units)
-    if said.status:
-        raise CantAsk(f"systemctl show: {said.err.strip()}")
-    return [dict(line.partition("=")[::2] for line in unit.splitlines()) for unit in said.out.split("\n\n") if unit]

@@ -158,6 +158,9 @@ class PluggedFdStore:
         self._plug = plug
         self.most = store.most
 
+    def __len__(self):
+        return len(self._store)
+
     def room_for(self, count):
         self._store.room_for(count)
 

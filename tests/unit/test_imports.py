@@ -26,7 +26,7 @@ LAYERS = (
     ),
     (
         *("kernel.find", "leave", "going", "pause", "carry_over", "departure"),
-        *("methods", "preflight", "operations", "served", "conversation", "server", "client"),
+        *("facts", "methods", "preflight", "operations", "served", "conversation", "server", "client"),
     ),
     ("daemon", "supervisor", "ctl", "demo", "__main__"),
 )

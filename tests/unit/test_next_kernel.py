@@ -437,3 +437,20 @@ def test_whatever_call_fails_the_kernel_has_what_luod_says_and_nothing_leaks(kep
     machine.start_anew()
     assert kept_memory(machine) == ["luod-initrd", "luod-kernel", "luod-next"]
     assert machine.recovered.unclear.said() == []
+
+
+def test_whatever_call_fails_in_a_start_the_next_kernel_is_still_kept(kept_machine, monkeypatch, may_warn):
+    machine, faults = kept_machine, Faults(monkeypatch)
+    loaded = load(machine, "first", initrd=b"initrd")
+    for number, nth in faults.each_call([errno.EMFILE, errno.EIO]):
+        machine.stop()
+        with faults.strike(nth, number):
+            try:
+                machine.impossible()
+            except (KernelError, KernelFailed, QuotaExceeded):
+                machine.fd_store.close()
+                machine.kernel.close()
+        machine.start_anew()
+        assert machine.loader.loaded == loaded
+        assert kept_memory(machine) == ["luod-initrd", "luod-kernel", "luod-next"]
+        assert machine.recovered.unclear.said() == []
