@@ -9,8 +9,9 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -19,33 +20,23 @@ from luod.bell import Bell
 from luod.carry_over import carry_over_if_last, carry_over_late, finish_late
 from luod.config import START_ONLY, Config, ConfigError
 from luod.custody import Custodian
-from luod.departure import Departures, Means, covers
 from luod.errors import KernelFailed
-from luod.facts import Sources, gather
 from luod.fds import OwnedFd
 from luod.flight import Recorder
-from luod.going import came_back
-from luod.holdings import Holdings
 from luod.interface import custody, description, update
-from luod.kernel.api import KernelError
-from luod.kernel.find import kernel_at, machine_at
-from luod.kernel.shared import SharedKernel
+from luod.later import Later
 from luod.methods import Methods
-from luod.next_kernel import NextKernel
 from luod.operations import Operations
-from luod.origin import Afresh, origin_in
-from luod.pause import other_stores, thaw
 from luod.policy import Limits, Policy
-from luod.recovery import Brought, RestoreImpossible, SecondLuod, recover
-from luod.renewal import go_on
+from luod.recovery import RestoreImpossible
 from luod.served import SERVED, STREAMS
 from luod.server import Server
 from luod.sockets import FDS_MAX, address, is_listening, listen
+from luod.start import Held, Nothing, StartError, take_over
 from luod.store import ReadableCopy
 from luod.systemd import (
     FdStore,
     Handed,
-    is_service,
     listen_fds,
     logs_to_journal,
     notify,
@@ -54,6 +45,9 @@ from luod.systemd import (
 from luod.update import Updates
 from luod.varlink.service import NAME as VARLINK
 from luod.varlink.service import Service
+
+if TYPE_CHECKING:
+    from luod.means import Means
 
 log = logging.getLogger(__name__)
 
@@ -65,10 +59,6 @@ _COPY_PAUSE: Final = 0.2
 _COPY_SHARE: Final = 9
 _OWN_DESCRIPTORS: Final = 64
 _PRIORITIES: Final = {"DEBUG": "<7>", "INFO": "<6>", "WARNING": "<4>", "ERROR": "<3>", "CRITICAL": "<2>"}
-
-
-class StartError(Exception):
-    """luod can't start. The text says why, and what to do."""
 
 
 @contextmanager
@@ -105,34 +95,35 @@ async def run(
     kept = [entry for entry in handed if entry not in sockets]
     async with (
         _listening(config.socket, sockets, fd_store) as (listeners, where),
-        _holding(config, policy, bell, updates, recorder, kept, fd_store) as held,
+        _holding(config, policy, bell, recorder, kept, fd_store) as held,
     ):
-        there, means = held.there, held.means
+        there = held.custodian if isinstance(held, Held) else held.impossible
+        means: Later[Means] = Later()
         methods = Methods(there, policy, updates, recorder)
         operations = Operations(
-            *(there, policy, updates, means, config.device, fd_store, held.unclear.said()),
-            start_afresh=held.afresh_by(stop),
+            *(there, policy, updates, means, config.device, fd_store, held.unclear),
+            start_afresh=_starting_afresh(held, stop),
         )
         server = Server(methods, operations, service, updates, bell, policy)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stay_alive)
-            if means is not None:
-                custodian = means.custodian
-                nursery.start_soon(_follow, custodian, ReadableCopy(config.runtime_directory / "manifest.json"), bell)
-                nursery.start_soon(carry_over_late, custodian, settings.grace, settings.changed)
-                nursery.start_soon(finish_late, custodian, settings.patience, settings.changed)
-                nursery.start_soon(Departures(updates, means, bell).run)
-                nursery.start_soon(_settle, held, recorder, task_status)
+            if isinstance(held, Held):
+                copy = ReadableCopy(config.runtime_directory / "manifest.json")
+                nursery.start_soon(_follow, held.custodian, copy, bell)
+                nursery.start_soon(carry_over_late, held.custodian, settings.grace, settings.changed)
+                nursery.start_soon(finish_late, held.custodian, settings.patience, settings.changed)
+                make = partial(_make, means, held, config, fd_store, updates, recorder)
+                nursery.start_soon(_leave_some_day, make, means, updates, recorder, bell, task_status)
             if changes is not None:
                 nursery.start_soon(_enforce, changes, settings, server)
             notify("READY=1", f"STATUS={_summary(there)}")
             recorder.note("serving")
             log.info("listening on %s; %s", where, _summary(there))
-            if means is None:
+            if not isinstance(held, Held):
                 task_status.started()
             await server.serve(listeners, stop, GRACE)
-            if means is not None and fd_store.most:
-                await carry_over_if_last(means.custodian)
+            if isinstance(held, Held) and fd_store.most:
+                await carry_over_if_last(held.custodian)
             nursery.cancel_scope.cancel()
 
 
@@ -285,133 +276,19 @@ async def _keep_settings(why: Sequence[str]) -> None:
 # Wiring
 
 
-class _Held(NamedTuple):
-    """What luod has taken over. Without `means`, this boot can't restore. `settle` does what has time, and blocks."""
-
-    there: Custodian | RestoreImpossible
-    unclear: Brought
-    means: Means | None = None
-    settle: Callable[[], None] = lambda: None
-    afresh: Afresh | None = None
-
-    def afresh_by(self, stop: trio.Event) -> Callable[[], None]:
-        """What lets the next luod begin with nothing; it comes when this one stops."""
-        token = trio.lowlevel.current_trio_token()
-
-        def start_afresh() -> None:
-            assert self.afresh is not None
-            self.afresh.allow()
-            token.run_sync_soon(stop.set)
-
-        return start_afresh
-
-    def give_up(self) -> None:
-        """Close it: what nobody else has open is gone."""
-        self.there.give_up_all()
-        self.unclear.kept().close()
-        if self.means is not None:
-            self.means.recorder.give_up()
-            self.means.next_kernel.close()
-
-
 @asynccontextmanager
 async def _holding(
-    config: Config,
-    policy: Policy,
-    bell: Bell,
-    updates: Updates,
-    recorder: Recorder,
-    kept: Sequence[Handed],
-    fd_store: FdStore,
-) -> AsyncIterator[_Held]:
-    """Hold what there is to hold. Afterwards it is closed."""
-    held = await trio.to_thread.run_sync(_take_over, config, policy, bell, updates, recorder, kept, fd_store)
+    config: Config, policy: Policy, bell: Bell, recorder: Recorder, kept: Sequence[Handed], fd_store: FdStore
+) -> AsyncIterator[Held | Nothing]:
+    """Hold what there is to hold. Afterwards it is closed: what nobody else has open is gone."""
+    held = await trio.to_thread.run_sync(take_over, config, policy, bell.ring, recorder, kept, fd_store)
     try:
         yield held
     finally:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(held.give_up)
+            recorder.give_up()
             fd_store.close()
-
-
-def _take_over(
-    config: Config,
-    policy: Policy,
-    bell: Bell,
-    updates: Updates,
-    recorder: Recorder,
-    kept: Sequence[Handed],
-    fd_store: FdStore,
-) -> _Held:
-    afresh = None
-    try:
-        kernel, machine = SharedKernel(kernel_at(config.device)), machine_at(config.device)
-        afresh = Afresh(config.runtime_directory, kernel.boot_id)
-        expected = None if afresh.is_allowed() else origin_in(machine.running.command_line())
-        recovered = recover(kernel, fd_store, kept, expected)
-    except RestoreImpossible as impossible:
-        log.error("this boot can't give anything back: %s", impossible.reason)
-        return _Held(impossible, Brought(), afresh=afresh)
-    except SecondLuod as error:
-        raise StartError(f"{error}: stop it first, or use another --device") from None
-    except (KernelError, KernelFailed, OSError) as error:
-        raise StartError(f"{config.device}: {error}") from None
-    for note in (*recovered.notes, *(f"keeping what is unclear: {what}" for what in recovered.unclear.said())):
-        log.warning("%s", note)
-    holdings = Holdings(
-        kernel,
-        recovered.manifest,
-        recovered.journal,
-        fd_store,
-        policy,
-        changed=bell.ring,
-        there=recovered.there,
-        note=recorder.note,
-    )
-    go_on(holdings, recovered.successors)
-    custodian = Custodian(holdings)
-    next_kernel = NextKernel(machine, fd_store, holdings, recovered.next_kernel)
-    under_systemd = not machine.is_simulated and is_service()
-    sources = Sources(
-        config.device,
-        kernel,
-        next_kernel,
-        custodian,
-        fd_store,
-        recovered.unclear.said(),
-        asked=lambda session: any(covers(watcher, session) for watcher in updates.watchers.participants()),
-        other_stores=other_stores,
-        is_service=under_systemd,
-    )
-    means = Means(
-        custodian,
-        machine,
-        next_kernel,
-        recorder,
-        config.runtime_directory,
-        is_service=under_systemd,
-        look=lambda via: gather(via, sources),
-    )
-
-    def settle() -> None:
-        """What can wait until somebody is served."""
-        if (why := came_back(config.runtime_directory)) is not None:
-            log.warning("a live update came to nothing: %s", why)
-        for unit, why in thaw(config.runtime_directory).items():
-            log.error("%s is still paused: %s", unit, why)
-        if expected is not None:
-            _allow_afresh(afresh)
-        recorder.begin(kernel, fd_store, recovered.unclear.flight, recovered.manifest.generation)
-
-    return _Held(custodian, recovered.unclear, means, settle)
-
-
-def _allow_afresh(afresh: Afresh) -> None:
-    """What there is came over. What a later start lacks was lost in this boot, which is no live update's fault."""
-    try:
-        afresh.allow()
-    except OSError as error:
-        log.warning("where nobody keeps what luod holds, the next start misses what came over: %s", error)
 
 
 def _room_for_descriptors(limits: Limits) -> int:
@@ -481,6 +358,18 @@ def _service() -> Service:
     return service
 
 
+def _starting_afresh(held: Held | Nothing, stop: trio.Event) -> Callable[[], None]:
+    """What lets the next luod begin with nothing: it comes when this one has stopped."""
+    token = trio.lowlevel.current_trio_token()
+
+    def start_afresh() -> None:
+        assert isinstance(held, Nothing)
+        held.allow_afresh()
+        token.run_sync_soon(stop.set)
+
+    return start_afresh
+
+
 def _summary(there: Custodian | RestoreImpossible) -> str:
     if isinstance(there, RestoreImpossible):
         return f"this boot can't give anything back: {there.reason}"
@@ -488,10 +377,41 @@ def _summary(there: Custodian | RestoreImpossible) -> str:
     return f"generation {totals.generation}, {totals.sessions} sessions, {totals.files} files"
 
 
-async def _settle(held: _Held, recorder: Recorder, task_status: trio.TaskStatus[None]) -> None:
-    await trio.to_thread.run_sync(held.settle)
+def _make(
+    means: "Later[Means]", held: Held, config: Config, fd_store: FdStore, updates: Updates, recorder: Recorder
+) -> None:
+    """Make what live updates take. Blocks."""
+    recorder.begin(held.kernel, fd_store, held.recovered.unclear.flight, held.recovered.manifest.generation)
+    try:
+        from luod.means import means_of
+
+        means.be(means_of(held, config, fd_store, updates, recorder))
+    except Exception:
+        # Whatever this is, it must not end the process, which holds the sessions.
+        log.exception("there can be no live update by this luod")
+        means.be(None)
+
+
+async def _leave_some_day(
+    make: Callable[[], None],
+    means: "Later[Means]",
+    updates: Updates,
+    recorder: Recorder,
+    bell: Bell,
+    task_status: trio.TaskStatus[None],
+) -> None:
+    """Get ready for live updates, once others are served, and go through with them."""
+    await trio.to_thread.run_sync(make)
     task_status.started()
-    await trio.to_thread.run_sync(recorder.look_around)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.to_thread.run_sync, recorder.look_around)
+        if means.now is not None:
+            from luod.departure import Departures
+
+            try:
+                await Departures(updates, means.now, bell).run()
+            finally:
+                means.now.next_kernel.close()
 
 
 async def _stay_alive() -> None:

@@ -9,8 +9,6 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, TypeVar
 
 import trio
@@ -18,24 +16,17 @@ import trio
 from luod import errors
 from luod.bell import Bell
 from luod.carry_over import carry_over_all
-from luod.custody import Custodian
 from luod.facts import Facts
-from luod.flight import Recorder
 from luod.going import CameBack, depart
-from luod.interface.update import Check, Outcome
+from luod.interface.update import Outcome
 from luod.kernel.api import KernelError
-from luod.kernel.machine import Machine
 from luod.lifecycle import Phase, State, Step, Unready, Via
-from luod.manifest import Session
-from luod.next_kernel import NextKernel
+from luod.means import Means
 from luod.pause import freeze, thaw
 from luod.preflight import all_is_lost, checks
-from luod.update import STAGE, Answer, LiveUpdate, Participant, Updates, Watcher
+from luod.update import Answer, LiveUpdate, Participant, Updates, Watcher, covers, stages
 
 log = logging.getLogger(__name__)
-
-DEADLINE: Final = 30
-"""How long those who take part have, in seconds, where nobody says otherwise."""
 
 _TOLD: Final = 0.5
 """How long whoever began it may take to hear that it goes, in seconds."""
@@ -45,25 +36,6 @@ _LAST_TICK: Final = 0.002
 """How often the flight recorder is told that luod is alive, in seconds: at most times, and right before the end."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Means:
-    """What luod leaves with. `is_service`: systemd has started it. `look` gathers what a live update would meet now,
-    and blocks.
-    """
-
-    custodian: Custodian
-    machine: Machine
-    next_kernel: NextKernel
-    recorder: Recorder
-    runtime_directory: Path
-    is_service: bool
-    look: Callable[[Via], Facts]
-
-    def preflight(self, via: Via) -> list[Check]:
-        """What came of each check. Blocks."""
-        return checks(self.look(via))
 
 
 class Departures:
@@ -262,25 +234,6 @@ class Departures:
         for session in self._means.custodian.sessions():
             if session.unit and session.state is not State.LOST and not any(covers(each, session) for each in ready):
                 yield session.unit
-
-
-def stages(watchers: Iterable[Watcher], sessions: Sequence[Session]) -> list[tuple[Watcher, int]]:
-    """When each of these is asked: with the last of all sessions that it watches."""
-    return [
-        (watcher, max((_stage_of(session) for session in sessions if covers(watcher, session)), default=1))
-        for watcher in watchers
-    ]
-
-
-def _stage_of(session: Session) -> int:
-    """When the watchers of a session are asked."""
-    label = session.labels.get(STAGE, "")
-    return int(label) if label.isdecimal() and len(label) < 10 else 1
-
-
-def covers(watcher: Watcher, session: Session) -> bool:
-    """Whether a watcher watches a session."""
-    return watcher.uid == session.uid and (watcher.sessions is None or session.name in watcher.sessions)
 
 
 async def _in_thread(work: Callable[[], T]) -> T:

@@ -3,19 +3,22 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from luod import errors
 from luod.custody import Custodian
-from luod.departure import DEADLINE, Means, stages
 from luod.fds import OwnedFd
 from luod.interface import update
-from luod.lifecycle import Phase, State, Unready, Via
+from luod.later import Later
+from luod.lifecycle import Phase, State, Unready
 from luod.methods import Answer, Answers, Request, answer
 from luod.policy import Policy
 from luod.recovery import RestoreImpossible
 from luod.systemd import FdStore
-from luod.update import LiveUpdate, Progress, Updates
+from luod.update import DEADLINE, LiveUpdate, Progress, Updates, stages
+
+if TYPE_CHECKING:
+    from luod.means import Means
 
 NOT_KEPT: Final = "nobody keeps what luod holds when it ends (no fd store): start it by systemd or luod supervise"
 
@@ -28,7 +31,7 @@ class Operations:
         there: Custodian | RestoreImpossible,
         policy: Policy,
         updates: Updates,
-        means: Means | None,
+        means: "Later[Means]",
         device: str,
         fd_store: FdStore,
         unclear: Sequence[str],
@@ -40,19 +43,18 @@ class Operations:
         self._there = there
         self._policy = policy
         self._updates = updates
-        self._known = means
+        self._later = means
         self._device = device
         self._fd_store = fd_store
         self._unclear = list(unclear)
         self._start_afresh = start_afresh
 
     @property
-    def _means(self) -> Means:
+    def _means(self) -> "Means":
         """Raises RestoreUnavailable."""
         if isinstance(self._there, RestoreImpossible):
             raise errors.RestoreUnavailable(self._there.reason)
-        assert self._known is not None
-        return self._known
+        return self._later.get()
 
     # The next kernel
 
@@ -85,7 +87,7 @@ class Operations:
     def preflight(self, request: Request) -> Answers:
         asked: update.PreflightParameters = request.parameters
         self._policy.require_operator(request.peer.uid)
-        return [answer(update.PreflightReply(checks=self._means.preflight(asked.via or self._usual_way())))]
+        return [answer(update.PreflightReply(checks=self._means.preflight(asked.via or self._means.usual_way)))]
 
     # The live update
 
@@ -93,7 +95,7 @@ class Operations:
         """Begin a live update; others go through with it."""
         asked: update.StartParameters = request.parameters
         self._policy.require_operator(request.peer.uid)
-        via = asked.via or self._usual_way()
+        via = asked.via or self._means.usual_way
         deadline_usec = time.time_ns() // 1000 + (asked.deadline_sec or DEADLINE) * 1_000_000
         return self._updates.begin(via, asked.unready or Unready.ABORT, deadline_usec, force=bool(asked.force))
 
@@ -171,9 +173,6 @@ class Operations:
         current = self._updates.current
         if current is not None:
             raise errors.UpdateInProgress(current.number)
-
-    def _usual_way(self) -> Via:
-        return Via.SYSTEMD if self._means.is_service else Via.DIRECT
 
     def _participants(self, custodian: Custodian) -> list[dict[str, Any]]:
         watchers = self._updates.watchers.participants()

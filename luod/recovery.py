@@ -7,10 +7,10 @@ FINISH: what is unclear is kept, and reported.
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from luod.bag import Bag, NotABag
 from luod.errors import KernelFailed
@@ -23,10 +23,12 @@ from luod.kernel.shared import SharedKernel
 from luod.lifecycle import Mode, State
 from luod.manifest import MAGIC, Manifest, ManifestError, NewerVersion, read_epoch, replay
 from luod.manifest import Session as Recorded
-from luod.origin import Origin
-from luod.sealed import NotASpec, Sealed, Spec, is_memory, newest
 from luod.store import SLOTS, Journal, slot_of
 from luod.systemd import FdStore, Handed
+
+if TYPE_CHECKING:
+    from luod.origin import Origin
+    from luod.sealed import Sealed, Spec
 
 _OURS: Final = "luod-"
 
@@ -66,7 +68,7 @@ class Brought:
     sessions: list[Named] = field(default_factory=list)
     bags: list[Bag] = field(default_factory=list)
     journals: list[OwnedFd] = field(default_factory=list)
-    specs: list[Spec] = field(default_factory=list)
+    specs: "list[Spec]" = field(default_factory=list)
     unclear: list[Handed] = field(default_factory=list)
     flight: Kept = field(default_factory=Kept)
 
@@ -113,7 +115,7 @@ class Recovered:
     successors: dict[int, Session]
     notes: list[str]
     unclear: Brought
-    next_kernel: Sealed | None = None
+    next_kernel: "Sealed | None" = None
 
 
 @dataclass
@@ -142,7 +144,10 @@ class _Found:
 
 
 def recover(
-    kernel: SharedKernel, fd_store: FdStore, handed: Iterable[Handed] = (), expected: Origin | None = None
+    kernel: SharedKernel,
+    fd_store: FdStore,
+    handed: Iterable[Handed] = (),
+    expected: "Callable[[], Origin | None]" = lambda: None,
 ) -> Recovered:
     """Take over what there is, or begin afresh where there is nothing, and nothing is `expected` from another boot.
 
@@ -208,16 +213,12 @@ def _recognise(kernel: SharedKernel, brought: Brought) -> None:
             try:
                 brought.bags.append(Bag.adopt(entry.fd))
             except NotABag:
-                try:
-                    brought.specs.append(Spec(entry.name, entry.fd))
-                except NotASpec:
-                    continue
+                continue
         brought.unclear.remove(entry)
-    by_name = {spec.name: spec for spec in brought.specs}
-    for entry in list(brought.unclear):
-        if entry.name in by_name and is_memory(entry.fd):
-            by_name[entry.name].take(entry.fd)
-            brought.unclear.remove(entry)
+    if brought.unclear:  # as a rule there is nothing left, and nothing of this is needed
+        from luod.sealed import specs_among
+
+        brought.specs, brought.unclear = specs_among(brought.unclear)
 
 
 def _is_file(fd: OwnedFd) -> bool:
@@ -302,7 +303,7 @@ def _begin(
     brought: Brought,
     found: list[_Found],
     notes: list[str],
-    expected: Origin | None,
+    expected: "Callable[[], Origin | None]",
 ) -> tuple[Manifest, Journal]:
     """Begin a journal with what the last kernel left, or with nothing."""
     with kernel.device() as device:
@@ -313,9 +314,9 @@ def _begin(
         if newest is None:
             if brought.sessions:
                 raise ManifestError(f"there is none, but sessions: {', '.join(brought.said())}")
-            if expected is not None and expected.boot_id != kernel.boot_id:
-                origin = f"boot {expected.boot_id}, generation {expected.generation}"
-                reason = f"a live update from {origin} started this kernel, and nothing came over"
+            if (origin := expected()) is not None and origin.boot_id != kernel.boot_id:
+                whence = f"boot {origin.boot_id}, generation {origin.generation}"
+                reason = f"a live update from {whence} started this kernel, and nothing came over"
                 raise RestoreImpossible(reason, nothing_came=True)
             device.create_session(SLOTS[1]).give_up()  # no other luod has its journal there
             manifest = Manifest(kernel.boot_id)
@@ -413,8 +414,12 @@ def _sort(
     return list(there.values()), successors
 
 
-def _next_kernel(brought: Brought, boot_id: str, fd_store: FdStore, notes: list[str]) -> Sealed | None:
+def _next_kernel(brought: Brought, boot_id: str, fd_store: FdStore, notes: list[str]) -> "Sealed | None":
     """What is loaded; whatever else is in the fd store of kernels to come is dropped."""
+    if not brought.specs:
+        return None
+    from luod.sealed import newest
+
     found = newest(brought.specs, boot_id)
     for spec in brought.specs:
         if found is not None and spec.fileno() == found.fds[0]:

@@ -22,6 +22,7 @@ from luod.errors import BadImage, answered
 from luod.fds import OwnedFd
 from luod.kernel.image import FILE_MAX, PATIENCE, Image
 from luod.kernel.unpack import MIB
+from luod.systemd import Handed
 
 MAGIC: Final = b"LUODNEXT"
 INITRD_MAX: Final = 1024 * MIB
@@ -230,6 +231,26 @@ def _inode(fd: OwnedFd) -> list[int]:
     with answered("fstat"):
         status = os.fstat(fd.fileno())
     return [status.st_dev, status.st_ino]
+
+
+def specs_among(kept: Iterable[Handed]) -> tuple[list[Spec], list[Handed]]:
+    """The specs in what was kept, each with what was kept beside it; and the rest."""
+    specs: dict[str, Spec] = {}
+    others, rest = [], []
+    for entry in kept:
+        try:
+            specs.setdefault(entry.name, Spec(entry.name, entry.fd))
+        except NotASpec:
+            others.append(entry)
+        else:
+            if specs[entry.name].fileno() != entry.fd.fileno():
+                others.append(entry)
+    for entry in others:
+        if entry.name in specs and is_memory(entry.fd):
+            specs[entry.name].take(entry.fd)
+        else:
+            rest.append(entry)
+    return list(specs.values()), rest
 
 
 def newest(specs: Iterable[Spec], boot_id: str) -> Sealed | None:

@@ -14,16 +14,20 @@ update `departure` decides.
 import itertools
 import secrets
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from luod.errors import InvalidParameter, NoUpdate, QuotaExceeded, UpdateAborted, UpdateInProgress, WireError
 from luod.lifecycle import PHASES, Phase, Step, Unready, Via
+from luod.manifest import Session
 from luod.policy import Policy
 
-STAGE = "stage"
+DEADLINE: Final = 30
+"""How long those who take part have, in seconds, where nobody says otherwise."""
+
+STAGE: Final = "stage"
 """The label of a session that says when its watchers are asked: 1 where it is missing, or no number."""
 
 
@@ -299,3 +303,22 @@ class Updates:
             if each is not None and self._phase is Phase.PREPARING:
                 each.answer = Answer.GONE
         self._changed()
+
+
+def stages(watchers: Iterable[Watcher], sessions: Sequence[Session]) -> list[tuple[Watcher, int]]:
+    """When each of these is asked: with the last of all sessions that it watches."""
+    return [
+        (watcher, max((_stage_of(session) for session in sessions if covers(watcher, session)), default=1))
+        for watcher in watchers
+    ]
+
+
+def _stage_of(session: Session) -> int:
+    """When the watchers of a session are asked."""
+    label = session.labels.get(STAGE, "")
+    return int(label) if label.isdecimal() and len(label) < 10 else 1
+
+
+def covers(watcher: Watcher, session: Session) -> bool:
+    """Whether a watcher watches a session."""
+    return watcher.uid == session.uid and (watcher.sessions is None or session.name in watcher.sessions)

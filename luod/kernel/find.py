@@ -2,11 +2,14 @@
 
 import os
 import stat
+from typing import TYPE_CHECKING
 
 from luod.fds import OwnedFd
 from luod.kernel.api import Kernel, Session
 from luod.kernel.device import LuoKernel, LuoSession
-from luod.kernel.machine import Machine, RealMachine
+
+if TYPE_CHECKING:
+    from luod.kernel.machine import Machine
 
 
 def kernel_at(path: str) -> Kernel:
@@ -18,12 +21,14 @@ def kernel_at(path: str) -> Kernel:
     return LuoKernel(path)
 
 
-def machine_at(device: str) -> Machine:
+def machine_at(device: str) -> "Machine":
     """The machine whose kernel has its device there: a socket is a simulated kernel's."""
     if _is_simulated(device):
         from luod.sim.client import SimMachine
 
         return SimMachine(device)
+    from luod.kernel.machine import RealMachine
+
     return RealMachine()
 
 
