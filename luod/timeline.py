@@ -116,10 +116,10 @@ class Timeline:
     uncertain_usec: int
     notes: Sequence[str] = field(default=())
 
-    def wire(self) -> dict[str, Any]:
-        """As JSON, with names like those of the interface."""
+    def wire(self) -> Any:
+        """As JSON, with names like those of the interface: what is None is left out."""
         dark = self.blackout
-        return {
+        whole = {
             "generation": self.generation,
             "via": self.via,
             "aborted": self.aborted,
@@ -155,6 +155,13 @@ class Timeline:
             "uncertainUSec": self.uncertain_usec,
             "notes": list(self.notes),
         }
+        return _without_none(whole)
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_none(each) for name, each in value.items() if each is not None}
+    return [_without_none(each) for each in value] if isinstance(value, list) else value
 
 
 class _Event(NamedTuple):
@@ -418,5 +425,6 @@ def duration(usec: int) -> str:
             return f"{seconds:.2f} s"
         case seconds:
             minutes, rest = divmod(round(seconds), 60)
-            hours, minutes = divmod(minutes, 60)
-            return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+            if minutes < 10:
+                return f"{minutes} min {rest} s"
+            return f"{minutes // 60} h {minutes % 60} min" if minutes >= 100 else f"{minutes} min"

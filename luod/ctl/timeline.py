@@ -54,8 +54,8 @@ def timeline_command(options: Options, *, generation: int | None, svg: Path | No
     """Show where the time of the last live update went.
 
     Seconds are counted from the beginning of the blackout, which is when the owners of sessions aren't at work: from
-    their pause until each has its first descriptor again. With --json: the parts of the timeline, and the events of
-    io.luod.Update.Timeline that they are made of.
+    their pause until each has its first descriptor again. With --json: the reply of io.luod.Update.Timeline, and what
+    is made of it as `timeline`.
     """
     from luod.timeline import timeline
 
@@ -63,10 +63,12 @@ def timeline_command(options: Options, *, generation: int | None, svg: Path | No
         reply = luod.timeline(generation)
     told = timeline(reply.generation, reply.events)
     if options.json:
-        print_json({**reply.wire(), "timeline": None if told is None else told.wire()})
+        print_json({**reply.wire(), **({} if told is None else {"timeline": told.wire()})})
         return
     if told is None:
-        raise Failed("nothing is known of a live update" if generation is None else f"nothing is known of {generation}")
+        raise Failed(
+            "nothing is known of any live update" if generation is None else f"nothing is known of {generation}"
+        )
     if svg is not None:
         from luod.ctl.picture import drawn
 
@@ -103,19 +105,16 @@ def shown(told: "Timeline", columns: int, *, ascii_only: bool) -> "list[Renderab
 def heading(told: "Timeline") -> str:
     """Which live update it is, and what became of it."""
     by = f" {told.via}," if told.via else ""
-    if told.left is not None:
-        end = ""
-    elif told.aborted is None:
-        end = ": under way"
-    else:
-        end = f": aborted, {told.aborted}" if told.aborted else ": aborted"
-    return f"Live update to generation {told.generation},{by} {moment(told.start)}{end}"
+    end = "" if told.left is not None else ": under way" if told.aborted is None else ": aborted"
+    return f"Live update to generation {told.generation},{by} {moment(told.start).partition(' (')[0]}{end}"
 
 
 def summary(told: "Timeline") -> list[str]:
-    """How long the blackout was, and of what most of it was."""
+    """How long the blackout was, and what most of it was; or why there was none."""
     from luod.timeline import duration
 
+    if told.aborted is not None:
+        return [f"Aborted: {told.aborted}" if told.aborted else "Aborted."]
     if told.blackout is None:
         return []
     dark = told.blackout
@@ -141,7 +140,9 @@ class _Bars:
         self._labels = min(max(len(label) for label in self._all_labels()), _LABEL_MOST)
         self._start = shown_from(told)
         zero = told.start if told.blackout is None else told.blackout.start
-        self._scale = Scale(self._start / 1e6, told.end / 1e6, max(columns - self._labels - 3 - 9 - 8, 10), zero / 1e6)
+        self._scale = Scale(
+            self._start / 1e6, told.end / 1e6, max(columns - self._labels - 3 - 10 - 10, 10), zero / 1e6
+        )
         edges = [] if told.blackout is None else [told.blackout.start]
         edges += [] if told.left is None else [told.left]
         self._lines = {self._scale.cell(edge / 1e6): "dim" for edge in edges}
@@ -158,8 +159,8 @@ class _Bars:
         rows = Table.grid(padding=(0, 1, 0, 0))
         rows.add_column(width=self._labels, no_wrap=True, overflow="ellipsis")
         rows.add_column(width=self._scale.width, no_wrap=True)
-        rows.add_column(width=9, no_wrap=True, justify="right")
-        rows.add_column(width=8, no_wrap=True, justify="right")
+        rows.add_column(width=10, no_wrap=True, justify="right")
+        rows.add_column(width=10, no_wrap=True, justify="right")
         dark = self._told.blackout is not None
         rows.add_row("", Text(self._scale.ticks(), "dim"), Text("took", "dim"), Text("blackout" if dark else "", "dim"))
         for part in self._told.parts:
