@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 from xml.sax.saxutils import escape
 
-from luod.ctl.timeline import heading, shown_from, summary
+from luod.ctl.captions import heading, shown_from, summary
 from luod.timeline import Client, Part, Timeline, duration
 
 _WIDTH: Final = 960

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from luod.ctl.bars import LINE, Pen, Scale, Stroke, draw
+from luod.ctl.captions import heading, shown_from, summary
 from luod.ctl.command import Command, Failed, Options
 from luod.ctl.link import luod_at
-from luod.ctl.output import moment, print_json, show, styled, visible
+from luod.ctl.output import print_json, show, styled, visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 _PLAIN_WIDTH: Final = 80
 _WIDEST: Final = 120
 _LABEL_MOST: Final = 24
-_BEFORE: Final = 0.4
-"""How much of the picture may be of what came before the blackout, for as long as the blackout is 1."""
-
 _WORK = Pen("─", "-")
 _DARK = Pen("█", "#")
 _AWAY = Pen("╌", "~")
@@ -34,14 +32,6 @@ _REFUSED = Pen("✗", "x")
 _DONE = Pen("■", "o")
 _EARLIER = Pen("◂", "<")
 _LATER = Pen("▸", ">")
-
-SINCE: Final = {
-    "frozen": "the first owner was paused",
-    "sealed": "everything was sealed",
-    "leaving": "PID 1 began to stop services",
-    "last": "the old kernel showed its last sign of life",
-}
-"""When the blackout begins, in words."""
 
 
 @click.command("timeline", cls=Command)
@@ -100,30 +90,6 @@ def shown(told: "Timeline", columns: int, *, ascii_only: bool) -> "list[Renderab
     said = Text("\n").join([*(Text(visible(text), style) for text, style in _sentences(told))])
     picture: list[RenderableType] = [styled(heading(told), "bold"), bars.table(), bars.legend()]
     return [*picture, said] if said else picture
-
-
-def heading(told: "Timeline") -> str:
-    """Which live update it is, and what became of it."""
-    by = f" {told.via}," if told.via else ""
-    end = "" if told.left is not None else ": under way" if told.aborted is None else ": aborted"
-    return f"Live update to generation {told.generation},{by} {moment(told.start).partition(' (')[0]}{end}"
-
-
-def summary(told: "Timeline") -> list[str]:
-    """How long the blackout was, and what most of it was; or why there was none."""
-    from luod.timeline import duration
-
-    if told.aborted is not None:
-        return [f"Aborted: {told.aborted}" if told.aborted else "Aborted."]
-    if told.blackout is None:
-        return []
-    dark = told.blackout
-    until = f"{dark.who} had its first descriptor" if dark.who else "luod served; no owner has come yet"
-    said = [f"Blackout {duration(dark.usec)}: from when {SINCE[dark.since]} until {until}."]
-    most = sorted((part for part in told.parts if part.share >= 1), key=lambda part: -part.share)[:3]
-    if most:
-        said.append(f"Most of it: {', '.join(f'{part.title} {part.share:.0f} %' for part in most)}.")
-    return said
 
 
 def _sentences(told: "Timeline") -> list[tuple[str, str]]:
@@ -230,10 +196,3 @@ class _Bars:
         ]
         drawn = [f"{times * pen.drawn(ascii_only=self._ascii)} {what}" for times, pen, what, has in known if has]
         return Text("  ".join(drawn), "dim")
-
-
-def shown_from(told: "Timeline") -> int:
-    """When the picture begins: what came before the blackout mustn't make that too small to be seen."""
-    if told.blackout is None:
-        return told.start
-    return max(told.start, told.blackout.start - round(_BEFORE * (told.end - told.blackout.start)))

@@ -133,7 +133,7 @@ def test_who_comes_an_hour_later_does_not_count():
     assert of.blackout.who == "vm"
     assert [(client.who, client.late) for client in of.clients] == [("vm", False), ("lazy", True)]
     assert of.end < BEGAN + 2 * S
-    assert of.notes == ["lazy came 59 min after the kexec, and isn't counted"]
+    assert of.notes == ["lazy came 60 min after the kexec, and isn't counted"]
 
 
 def test_only_the_first_descriptor_counts():

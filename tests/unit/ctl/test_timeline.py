@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from luod.ctl.captions import heading, shown_from, summary
 from luod.ctl.picture import drawn
-from luod.ctl.timeline import heading, shown_from, summary
 from luod.errors import InvalidParameter
 from luod.fds import FdBundle
 from luod.timeline import timeline
