@@ -375,7 +375,7 @@ def _paused(old: list[_Event], left: int) -> tuple[str, int]:
     earliest: dict[str, int] = {}
     for event in old:
         earliest.setdefault(event.what, event.usec)
-    for what in ("leaving",) if _via(old) == "systemd" else ("frozen", "sealed", "leaving"):
+    for what in ("leaving",) if _via(old) == "systemd" else ("frozen", "sealed"):
         if what in earliest:
             return what, earliest[what]
     return "last", left
