@@ -242,7 +242,11 @@ def _gone(generation: int, old: list[_Event], told: list[_Event], notes: list[st
     if uncertain >= SECOND:
         notes.append("the clocks of the two kernels differ by up to a second, for there is no RTC to compare them with")
     elif corrected:
-        notes.append(f"corrected by {duration(abs(corrected))}, which the clocks of the two kernels differ by")
+        more = ": more than it takes to set one, and what was lost there is in the kexec"
+        notes.append(
+            f"corrected by {duration(abs(corrected))}, which the clocks of the two kernels differ by"
+            f"{more if abs(corrected) > _CLOCKS_DIFFER + _CLOCKS_DIFFER // 2 else ''}"
+        )
     notes += [
         f"{client.who} came {duration(client.first - left)} after the kexec, and isn't counted"
         for client in clients

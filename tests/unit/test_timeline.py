@@ -183,6 +183,7 @@ def test_the_clocks_of_two_kernels_are_made_one(ahead):
     assert part(of, "kexec").usec == 100_000
     assert (of.corrected_usec, of.uncertain_usec) == (-ahead, 1000)
     assert bool(of.notes) == bool(ahead)
+    assert ("more than it takes to set one" in "".join(of.notes)) == (ahead == 5_000_000)
 
 
 @pytest.mark.parametrize("ahead", [430_000, -430_000])
