@@ -227,6 +227,9 @@ class PreflightFailed(UpdateError):
     text = "preflight failed: {checks}"
     checks: list[str]
 
+    def __str__(self) -> str:
+        return self.text.format(checks=", ".join(self.checks))
+
 
 @dataclass(eq=False)
 class BadImage(UpdateError):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from luod.client.blocking import Client, connect
 from luod.client.exchange import PATIENCE, Answer
 from luod.client.failures import BadReply, ClientError, Disconnected, NotRunning, RemoteError
-from luod.client.requests import Event, HasFileno, ToPreserve
+from luod.client.requests import Check, Event, HasFileno, Progress, Timeline, ToPreserve
 from luod.errors import LuodError, RestoreUnavailable, SessionLost, SessionNotFound
 from luod.fds import OwnedFd
 from luod.interface.custody import File, Session
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer",
     "BadReply",
+    "Check",
     "Client",
     "ClientError",
     "Direction",
@@ -38,19 +39,23 @@ __all__ = [
     "Mode",
     "NotRunning",
     "OwnedFd",
+    "Progress",
     "RemoteError",
     "RestoreUnavailable",
     "Session",
     "SessionLost",
     "SessionNotFound",
+    "Timeline",
     "ToPreserve",
     "connect",
     "connect_trio",
 ]
 
 
-def connect_trio(path: str | None = None, *, patience: float = PATIENCE) -> "AbstractAsyncContextManager[TrioClient]":
+def connect_trio(
+    path: str | None = None, *, patience: float = PATIENCE, wait: bool = False
+) -> "AbstractAsyncContextManager[TrioClient]":
     """As `connect`, in trio: `async with connect_trio() as luod`."""
     from luod.client.on_trio import connect  # trio is slow to import, and blocking clients don't need it
 
-    return connect(path, patience=patience)
+    return connect(path, patience=patience, wait=wait)

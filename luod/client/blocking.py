@@ -21,9 +21,11 @@ from luod.client.exchange import (
     Steps,
     Stream,
     as_method,
+    pauses,
 )
 from luod.client.failures import socket_path
-from luod.client.requests import Event, HasFileno
+from luod.client.requests import Event, HasFileno, Progress
+from luod.lifecycle import Unready, Via
 from luod.sockets import QUEUE_FULL_PAUSE, DescriptorsLost, receive_blocking, send_blocking
 
 P = ParamSpec("P")
@@ -64,7 +66,12 @@ class Client:
     veto = _method(requests.veto)
     status = _method(requests.status)
     manifest = _method(requests.manifest)
+    load_kernel = _method(requests.load_kernel)
+    unload_kernel = _method(requests.unload_kernel)
+    preflight = _method(requests.preflight)
+    abort_update = _method(requests.abort_update)
     timeline = _method(requests.timeline)
+    start_afresh = _method(requests.start_afresh)
     call = _method(requests.call)
 
     @contextmanager
@@ -79,6 +86,36 @@ class Client:
         """
         with Client(self.path, self.patience) as own:
             yield own._each(requests.watch(sessions, participate=participate, owner=owner))
+
+    @contextmanager
+    def update(
+        self,
+        *,
+        via: Via | str | None = None,
+        deadline: int | None = None,
+        unready: Unready | str | None = None,
+        force: bool = False,
+    ) -> Iterator[Iterator[Progress]]:
+        """Do a live update: `with luod.update() as steps: for progress in steps`.
+
+        It has a connection of its own. Leaving the block before the machine is on its way aborts it. `via`: who goes
+        into the next kernel. `deadline`: how many seconds those who take part have, 30 if left out. `unready`: what is
+        done about those who aren't ready then. `force`: in spite of failed checks, and of what that loses.
+
+        Raises PreflightFailed, UpdateInProgress, and UpdateAborted when it is off; Disconnected where luod ended in it,
+        which is how a good one ends, too: the last phase was `executing` then, and otherwise it is off.
+        """
+        stream = requests.live_update(via=via, deadline=deadline, unready=unready, force=force)
+        with Client(self.path, self.patience) as own:
+            yield own._each(stream)
+
+    @contextmanager
+    def follow(self) -> Iterator[Iterator[Progress]]:
+        """The progress of whatever live update goes on, until the phase is idle: of one that comes, and of what came
+        over and waits for its owner. It has a connection of its own, and goes on when luod was restarted.
+        """
+        with Client(self.path, self.patience) as own:
+            yield own._each(requests.follow())
 
     @contextmanager
     def stream(
@@ -160,16 +197,17 @@ class Client:
         self._sock.settimeout(None)
 
 
-def connect(path: str | None = None, *, patience: float = PATIENCE) -> Client:
+def connect(path: str | None = None, *, patience: float = PATIENCE, wait: bool = False) -> Client:
     """Connect to luod: `with connect() as luod`. `path` is that of its socket.
 
     luod may end and come back meanwhile. A call waits up to `patience` seconds for somebody to listen there (in whose
     queue it is served when its turn comes), and is asked again if luod ended in it; with 0 it isn't.
-    Raises NotRunning where nobody listens there now, and OSError where the caller may not connect.
+    Raises NotRunning where nobody listens there now, or with `wait` where nobody does within `patience`, and OSError
+    where the caller may not connect.
     """
     client = Client(socket_path(path), patience)
     try:
-        client._do_all(client._conversation.reach())
+        client._do_all(client._conversation.reach(pauses(patience if wait else 0)))
     except BaseException:
         client.close()
         raise

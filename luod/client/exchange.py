@@ -103,7 +103,7 @@ class _Troubles:
     """What an exchange has met, and how much more it takes."""
 
     def __init__(self, patience: float) -> None:
-        self.pauses = _pauses(patience)
+        self.pauses = pauses(patience)
         self.unanswered = 0
         self._most = _ASKED_AGAIN if patience else 0
 
@@ -283,7 +283,7 @@ class Conversation:
         return Disconnected(self.end(reason))
 
 
-def _pauses(patience: float) -> Iterator[float]:
+def pauses(patience: float) -> Iterator[float]:
     """How long to wait before each try to reach luod, in seconds: at once, then ever longer, `patience` in all."""
     yield 0.0
     pause = _FIRST_PAUSE

@@ -19,9 +19,11 @@ from luod.client.exchange import (
     Steps,
     Stream,
     as_method,
+    pauses,
 )
 from luod.client.failures import socket_path
-from luod.client.requests import Event, HasFileno
+from luod.client.requests import Event, HasFileno, Progress
+from luod.lifecycle import Unready, Via
 from luod.sockets import DescriptorsLost
 from luod.transport import Connection
 
@@ -66,7 +68,12 @@ class TrioClient:
     veto = _method(requests.veto)
     status = _method(requests.status)
     manifest = _method(requests.manifest)
+    load_kernel = _method(requests.load_kernel)
+    unload_kernel = _method(requests.unload_kernel)
+    preflight = _method(requests.preflight)
+    abort_update = _method(requests.abort_update)
     timeline = _method(requests.timeline)
+    start_afresh = _method(requests.start_afresh)
     call = _method(requests.call)
 
     @asynccontextmanager
@@ -84,6 +91,38 @@ class TrioClient:
         with closing(TrioClient(self.path, self.patience)) as own:
             async with aclosing(own._each(stream)) as events:
                 yield events
+
+    @asynccontextmanager
+    async def update(
+        self,
+        *,
+        via: Via | str | None = None,
+        deadline: int | None = None,
+        unready: Unready | str | None = None,
+        force: bool = False,
+    ) -> AsyncIterator[AsyncIterator[Progress]]:
+        """Do a live update: `async with luod.update() as steps: async for progress in steps`.
+
+        It has a connection of its own. Leaving the block before the machine is on its way aborts it. `via`: who goes
+        into the next kernel. `deadline`: how many seconds those who take part have, 30 if left out. `unready`: what is
+        done about those who aren't ready then. `force`: in spite of failed checks, and of what that loses.
+
+        Raises PreflightFailed, UpdateInProgress, and UpdateAborted when it is off; Disconnected where luod ended in it,
+        which is how a good one ends, too: the last phase was `executing` then, and otherwise it is off.
+        """
+        stream = requests.live_update(via=via, deadline=deadline, unready=unready, force=force)
+        with closing(TrioClient(self.path, self.patience)) as own:
+            async with aclosing(own._each(stream)) as steps:
+                yield steps
+
+    @asynccontextmanager
+    async def follow(self) -> AsyncIterator[AsyncIterator[Progress]]:
+        """The progress of whatever live update goes on, until the phase is idle: of one that comes, and of what came
+        over and waits for its owner. It has a connection of its own, and goes on when luod was restarted.
+        """
+        with closing(TrioClient(self.path, self.patience)) as own:
+            async with aclosing(own._each(requests.follow())) as steps:
+                yield steps
 
     @asynccontextmanager
     async def stream(
@@ -150,9 +189,11 @@ class TrioClient:
 
 
 @asynccontextmanager
-async def connect(path: str | None = None, *, patience: float = PATIENCE) -> AsyncIterator[TrioClient]:
+async def connect(
+    path: str | None = None, *, patience: float = PATIENCE, wait: bool = False
+) -> AsyncIterator[TrioClient]:
     """Connect to luod, as `luod.client.connect` does."""
     client = TrioClient(socket_path(path), patience)
     with closing(client):
-        await client._do_all(client._conversation.reach())
+        await client._do_all(client._conversation.reach(pauses(patience if wait else 0)))
         yield client

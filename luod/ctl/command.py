@@ -1,6 +1,8 @@
 """What all commands have in common: their options, and their failures."""
 
-from collections.abc import Iterable
+import signal
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -31,6 +33,26 @@ class Failed(Exception):
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class Late(Exception):
+    """It took too long."""
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Raise Late in what takes longer than this; 0 is for ever."""
+
+    def late(number: int, frame: object) -> None:
+        raise Late
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def misuse(error: click.ClickException) -> str:

@@ -1,14 +1,11 @@
 """luoctl completion: what completes luoctl's words in a shell, and what it completes them with."""
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import click
 from click.shell_completion import CompletionItem, ShellComplete, get_completion_class
 
-from luod.ctl.command import Options
+from luod.ctl.command import Late, Options, within
 from luod.ctl.output import size
 
 if TYPE_CHECKING:
@@ -69,23 +66,7 @@ def _known_sessions(context: click.Context) -> "list[Session]":
 
     options = context.ensure_object(Options)
     try:
-        with _at_once(), connect(options.socket, patience=0) as luod:
+        with within(PATIENCE), connect(options.socket, patience=0) as luod:
             return luod.list(owner=options.owner)
-    except (LuodError, OSError):
+    except (LuodError, OSError, Late):
         return []
-
-
-@contextmanager
-def _at_once() -> Iterator[None]:
-    """Raise TimeoutError in what takes longer than PATIENCE."""
-
-    def late(number: int, frame: object) -> None:
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)

@@ -23,11 +23,12 @@ def luod_at(
     raw: bool = False,
     given: Sequence[Given] = (),
     patience: float | None = None,
+    wait: bool = False,
 ) -> Iterator["Client"]:
     """Connect for the `with` block. Every failure of luod's becomes a `Failed`.
 
     `instead` is what can be done without luod. `raw` names errors as the wire does. `given` are the descriptors that
-    are sent. `patience` is that of `luod.client.connect`.
+    are sent. `patience` and `wait` are those of `luod.client.connect`.
     """
     from luod.client import ClientError, NotRunning, connect
     from luod.client.exchange import PATIENCE
@@ -35,7 +36,7 @@ def luod_at(
     from luod.errors import RestoreUnavailable, WireError
 
     try:
-        client = connect(options.socket, patience=PATIENCE if patience is None else patience)
+        client = connect(options.socket, patience=PATIENCE if patience is None else patience, wait=wait)
     except NotRunning as error:
         raise Failed(f"{error}; {instead}" if instead else explained(error), NOT_RUNNING) from None
     except PermissionError as error:

@@ -84,6 +84,12 @@ def styled(text: str, style: str) -> "RenderableType":
     return Text(visible(text), style)
 
 
+def styled_lines(lines: Sequence[str], style: str) -> "RenderableType":
+    from rich.text import Text
+
+    return Text("\n".join(visible(line) for line in lines), style)
+
+
 def _cell(value: Any) -> "RenderableType":
     from rich.text import Text
 
@@ -111,6 +117,16 @@ def size(count: int | None) -> str | None:
     while value >= 1023.95 and unit < len(_UNITS) - 1:
         value, unit = value / 1024, unit + 1
     return f"{value:.1f} {_UNITS[unit]}" if unit else f"{count} B"
+
+
+def duration(usec: int) -> str:
+    """Microseconds as people read them: 840 ms, 1.24 s, 2 min 5 s."""
+    if usec < 1_000_000:
+        return f"{usec / 1000:.0f} ms"
+    if usec < 60_000_000:
+        return f"{usec / 1_000_000:.2f} s"
+    minutes, seconds = divmod(round(usec / 1_000_000), 60)
+    return f"{minutes} min {seconds} s"
 
 
 def age(usec: int) -> str:

@@ -1,21 +1,33 @@
 """luoctl status."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from luod.ctl.command import Command, Options
+from luod.ctl.kernel import kind
 from luod.ctl.link import luod_at
-from luod.ctl.output import count, facts, print_json, show, size, styled
+from luod.ctl.output import age, count, duration, facts, print_json, show, size, styled, styled_lines
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import RenderableType
+
+    from luod.interface.update import StatusReply
+
+_PHASES: Final = {"unavailable": "bold red", "idle": "green"}
+
+_LINE_SHOWN: Final = 200
+_END_SHOWN: Final = 70
+"""How much of a command line is shown, and of its end, in characters."""
 
 
 @click.command("status", cls=Command)
 @click.pass_obj
 def status_command(options: Options) -> None:
-    """Show how luod and its kernel are doing. With --json: the reply of io.luod.Update.Status.
+    """Show how luod and its kernel are doing: what is loaded and held, who takes part in live updates, how the last one
+    went, and what is wrong. With --json: the reply of io.luod.Update.Status.
 
     Phase `unavailable` means that this boot can't give anything back: nobody should start afresh.
     """
@@ -24,23 +36,64 @@ def status_command(options: Options) -> None:
     if options.json:
         print_json(status.wire())
         return
+    show(facts(_facts(status)))
+
+
+def who_takes_part(participant: "Mapping[str, Any]") -> str:
+    """Somebody who takes part in live updates, in a line: the name, and what else luod says of it."""
+    return _words(participant, "name") or "somebody"
+
+
+def _facts(status: "StatusReply") -> dict[str, Any]:
     unavailable = status.phase == "unavailable"
     holds = f"{count(status.sessions, 'session')}, {count(status.files, 'file')}, {size(status.bytes)}"
-    show(
-        facts(
-            {
-                "Phase": styled(status.phase, "bold red" if unavailable else "green"),
-                "Holds": None if unavailable else holds,
-                "Generation": None if unavailable else status.generation,
-                "Kernel": _words({**status.kernel, "bootId": None}, "release"),
-                "Boot": status.kernel.get("bootId"),
-                "Next kernel": _words(status.image or {}, "version"),
-                "Device": _words(status.device, "path"),
-                "Fd store": _kept(status.fd_store or {}),
-                "Unclear": (status.fd_store or {}).get("unclear") or None,
-            }
-        )
+    return {
+        "Phase": styled(status.phase, _PHASES.get(status.phase, "bold yellow")),
+        "Kernel": _kernel(status.kernel),
+        "Generation": None if unavailable else status.generation,
+        "Updated": _last(status.last_update or {}),
+        "Loaded": _loaded(status.image or {}),
+        "Holds": None if unavailable else holds,
+        "Takes part": [who_takes_part(each) for each in status.participants or ()] or None,
+        "Device": _words(status.device, "path"),
+        "Fd store": _kept(status.fd_store or {}),
+        "Unclear": (status.fd_store or {}).get("unclear") or None,
+        "Problems": styled_lines(status.problems, "bold red") if status.problems else None,
+    }
+
+
+def _kernel(said: "Mapping[str, Any]") -> str | None:
+    """`7.3.4, boot 6ba7b810-…`."""
+    boot = said.get("bootId")
+    return _words({name: value for name, value in said.items() if name != "bootId"} | {"boot": boot}, "release")
+
+
+def _loaded(image: "Mapping[str, Any]") -> list[str] | None:
+    """The next kernel, and what there is room for of its command line."""
+    if not image:
+        return None
+    first = [str(image.get("release") or image.get("version") or "a kernel"), kind(image)]
+    if (when := image.get("loadedUSec")) is not None:
+        first.append(age(when))
+    line = image.get("commandLine")
+    return [", ".join(each for each in first if each), *([_shortened(str(line))] if line else [])]
+
+
+def _shortened(line: str) -> str:
+    """A command line with its ends: what luod puts there is the last of it."""
+    if len(line) <= _LINE_SHOWN:
+        return line
+    return f"{line[: _LINE_SHOWN - _END_SHOWN - 5]} ... {line[-_END_SHOWN:]}"
+
+
+def _last(update: "Mapping[str, Any]") -> str | None:
+    """The last live update: `3 h ago via direct, blackout 1.24 s`."""
+    usec, blackout, via = update.get("usec"), update.get("blackoutUSec"), update.get("via")
+    when = " ".join(
+        each for each in (age(usec) if isinstance(usec, int) else None, f"via {via}" if via else None) if each
     )
+    dark = f"blackout {duration(blackout)}" if isinstance(blackout, int) else None
+    return ", ".join(each for each in (when, dark) if each) or None
 
 
 def _kept(said: dict[str, Any]) -> "RenderableType | None":
@@ -52,7 +105,7 @@ def _kept(said: dict[str, Any]) -> "RenderableType | None":
     return f"{said.get('entries')} of {said['limit']} entries"
 
 
-def _words(said: dict[str, Any], first: str) -> str | None:
+def _words(said: "Mapping[str, Any]", first: str) -> str | None:
     """What an object says: the member `first` as it is, the others with their names."""
     words = [str(said[first])] if first in said else []
     for name, value in said.items():

@@ -13,11 +13,13 @@ from luod.ctl.command import Command, Options
 from luod.ctl.link import luod_at
 from luod.ctl.output import visible
 from luod.ctl.parameters import KnownSession, owner_option
+from luod.ctl.progress import seconds_left
 
 if TYPE_CHECKING:
     from luod.client import Client, Event
 
 _MEANING: Final = {
+    "aborted": "it is off, everything is as before",
     "restored": "sessions came over and wait for their owner",
     "stopping": "luod stops",
 }
@@ -44,6 +46,7 @@ def _line(event: "Event") -> str:
     told = [
         _MEANING.get(event.event),
         None if event.update is None else f"live update {event.update}",
+        None if event.deadline_usec is None else f"{seconds_left(event.deadline_usec)} to get ready",
         event.reason,
     ]
     said = "; ".join(each for each in told if each)

@@ -12,7 +12,7 @@ import trio.testing
 from eventually import within
 from luod import errors
 from luod.client import Disconnected, NotRunning, ToPreserve, connect, connect_trio, requests
-from luod.client.exchange import _ASKED_AGAIN, Connect, Conversation, Send, _pauses
+from luod.client.exchange import _ASKED_AGAIN, Connect, Conversation, Send, pauses
 from luod.fds import FdBundle
 from luod.lifecycle import Direction
 from memory import memfd
@@ -340,11 +340,11 @@ def test_what_else_is_wrong_with_a_path_is_not_waited_for():
 
 
 def test_the_pauses_grow_and_last_as_long_as_patience():
-    assert list(_pauses(0)) == [0]
-    pauses = list(_pauses(30))
-    assert sum(pauses) == 30
-    assert pauses[:-1] == sorted(pauses[:-1])
-    assert max(pauses) == 1
+    assert list(pauses(0)) == [0]
+    waited = list(pauses(30))
+    assert sum(waited) == 30
+    assert waited[:-1] == sorted(waited[:-1])
+    assert max(waited) == 1
 
 
 # Closing while it is waited for

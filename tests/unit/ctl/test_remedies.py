@@ -82,7 +82,7 @@ OURS = whose(None)
         ),
         (
             errors.UpdateInProgress(3),
-            "live update 3 is in progress; try it again when that is over (luoctl watch)",
+            "live update 3 is in progress; try it again when that is over, luoctl abort ends it",
         ),
         (
             errors.QuotaExceeded("files in a session", 4096),
@@ -102,9 +102,10 @@ OURS = whose(None)
             errors.KernelFailed("dup", EIO),
             "the kernel answered dup with EIO (Input/output error); luod's log says more (journalctl -u luod)",
         ),
-        (errors.PreflightFailed(["image"]), "preflight failed: ['image']"),
-        (errors.NoUpdate(), "there is no such live update in progress"),
-        (errors.UpdateAborted("why"), "the live update was aborted: why"),
+        (errors.PreflightFailed(["image", "abi"]), "preflight failed: image, abi; see luoctl preflight"),
+        (errors.BadImage("why"), "this can't be the next kernel: why"),
+        (errors.NoUpdate(), "there is no such live update in progress; see luoctl status"),
+        (errors.UpdateAborted("why"), "the live update was aborted: why; everything is as before"),
         (
             NotRunning("/nowhere", "why"),
             "luod is not running at /nowhere: why; start it (systemctl start luod), or name its socket with "
