@@ -116,10 +116,10 @@ class Timeline:
     uncertain_usec: int
     notes: Sequence[str] = field(default=())
 
-    def wire(self) -> dict[str, Any]:
-        """As JSON, with names like those of the interface."""
+    def wire(self) -> Any:
+        """As JSON, with names like those of the interface: what is None is left out."""
         dark = self.blackout
-        return {
+        whole = {
             "generation": self.generation,
             "via": self.via,
             "aborted": self.aborted,
@@ -155,6 +155,13 @@ class Timeline:
             "uncertainUSec": self.uncertain_usec,
             "notes": list(self.notes),
         }
+        return _without_none(whole)
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_none(each) for name, each in value.items() if each is not None}
+    return [_without_none(each) for each in value] if isinstance(value, list) else value
 
 
 class _Event(NamedTuple):
@@ -235,7 +242,11 @@ def _gone(generation: int, old: list[_Event], told: list[_Event], notes: list[st
     if uncertain >= SECOND:
         notes.append("the clocks of the two kernels differ by up to a second, for there is no RTC to compare them with")
     elif corrected:
-        notes.append(f"corrected by {duration(abs(corrected))}, which the clocks of the two kernels differ by")
+        more = ": more than it takes to set one, and what was lost there is in the kexec"
+        notes.append(
+            f"corrected by {duration(abs(corrected))}, which the clocks of the two kernels differ by"
+            f"{more if abs(corrected) > _CLOCKS_DIFFER + _CLOCKS_DIFFER // 2 else ''}"
+        )
     notes += [
         f"{client.who} came {duration(client.first - left)} after the kexec, and isn't counted"
         for client in clients
@@ -368,7 +379,7 @@ def _paused(old: list[_Event], left: int) -> tuple[str, int]:
     earliest: dict[str, int] = {}
     for event in old:
         earliest.setdefault(event.what, event.usec)
-    for what in ("leaving",) if _via(old) == "systemd" else ("frozen", "sealed", "leaving"):
+    for what in ("leaving",) if _via(old) == "systemd" else ("frozen", "sealed"):
         if what in earliest:
             return what, earliest[what]
     return "last", left
@@ -418,5 +429,6 @@ def duration(usec: int) -> str:
             return f"{seconds:.2f} s"
         case seconds:
             minutes, rest = divmod(round(seconds), 60)
-            hours, minutes = divmod(minutes, 60)
-            return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+            if minutes < 10:
+                return f"{minutes} min {rest} s"
+            return f"{minutes // 60} h {minutes % 60} min" if minutes >= 100 else f"{minutes} min"

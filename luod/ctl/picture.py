@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 from xml.sax.saxutils import escape
 
-from luod.ctl.timeline import heading, shown_from, summary
+from luod.ctl.captions import heading, shown_from, summary
 from luod.timeline import Client, Part, Timeline, duration
 
 _WIDTH: Final = 960
@@ -64,7 +64,7 @@ class _Picture:
     def lines(self) -> Iterator[str]:
         body: list[str] = []
         y = _MARGIN + 18
-        body.append(_text(_MARGIN, y, heading(self._told).rpartition(" (")[0] or heading(self._told), "title"))
+        body.append(_text(_MARGIN, y, heading(self._told), "title"))
         for number, sentence in enumerate(summary(self._told)):
             y += 24
             body.append(_text(_MARGIN, y, sentence, "" if number else "dark"))
@@ -94,7 +94,7 @@ class _Picture:
             "\N{BOX DRAWINGS LIGHT TRIPLE DASH VERTICAL} the blackout begins; the old kernel is gone": self._told.left,
         }
         if said := [text for text, is_there in known.items() if is_there]:
-            yield "   ".join(said)
+            yield " \N{MIDDLE DOT} ".join(said)
 
     def _described(self) -> Iterator[str]:
         """What the picture shows, for whoever can't see it."""
