@@ -41,6 +41,9 @@ class Display(Protocol):
     def say(self, what: str, text: str) -> None:
         """A line that stays."""
 
+    def stop(self, reason: str) -> None:
+        """Somebody wants an end of it, and it is still to come."""
+
     def close(self) -> None:
         """Take away what doesn't stay."""
 
@@ -73,6 +76,9 @@ class Json:
     def say(self, what: str, text: str) -> None:
         pass
 
+    def stop(self, reason: str) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
@@ -103,6 +109,9 @@ class Lines:
     def say(self, what: str, text: str) -> None:
         print(stamped(what, text), flush=True)
 
+    def stop(self, reason: str) -> None:
+        self.say("aborting", reason)
+
     def close(self) -> None:
         pass
 
@@ -113,7 +122,9 @@ class Live:
     def __init__(self) -> None:
         self._progress: Progress | None = None
         self._roll = Roll()
+        self._hint = "Ctrl-C brings everything back"
         self._block: list[Line] = []
+        self._columns = _size().columns
 
     def show(self, progress: "Progress") -> None:
         is_new = self._progress is None or progress.phase != self._progress.phase
@@ -133,6 +144,10 @@ class Live:
         lines = textwrap.wrap(stamped(what, text), max(width, 2 * _INDENT), subsequent_indent=" " * _INDENT)
         self._draw("".join(f"{line}\x1b[K\n" for line in lines), list(self._lines()))
 
+    def stop(self, reason: str) -> None:
+        self._hint = "Ctrl-C once more doesn't wait for it"
+        self.say("aborting", reason)
+
     def close(self) -> None:
         self._progress = None
         self._draw("", [])
@@ -142,6 +157,8 @@ class Live:
         columns = _size().columns
         height = sum(-(-max(_width(line.text), 1) // columns) for line in self._block)
         up = f"\r\x1b[{height}A" if height else "\r"
+        if columns != self._columns:  # the terminal remembers which lines it broke, unless they are erased
+            up, self._columns = f"{up}\x1b[J", columns
         drawn = "".join(f"{_in_style(_cut(line.text, columns - 1), line.style)}\x1b[K\n" for line in block)
         sys.stdout.write(f"{up}{above}{drawn}\x1b[J")
         sys.stdout.flush()
@@ -158,7 +175,7 @@ class Live:
             yield Line(_cut(f"  {visible(said)}", columns - 1))
         if progress.phase == "preparing":
             yield from (line._replace(text=_cut(line.text, columns - 1)) for line in self._people(rows - _BESIDE))
-        yield Line(_cut("  Ctrl-C brings everything back", columns - 1), _DIM)
+        yield Line(_cut(f"  {self._hint}", columns - 1), _DIM)
 
     def _people(self, most: int) -> Iterator[Line]:
         """Who takes part, and what they answered; who isn't ready first, where not all have room."""

@@ -1,7 +1,6 @@
 """luoctl update, luoctl abort: a live update, from the first check until the machine is on its way."""
 
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,9 +13,9 @@ from luod.client.failures import Disconnected
 from luod.ctl.command import Command, Failed, Options
 from luod.ctl.consent import agree, yes_option
 from luod.ctl.link import luod_at
-from luod.ctl.output import facts, print_json, print_line, show, styled, visible
+from luod.ctl.output import facts, print_json, print_line, show, styled
 from luod.ctl.parameters import Number
-from luod.ctl.preflight import failed_of, losses, report, via_option
+from luod.ctl.preflight import failed_of, report, summary, via_option
 from luod.ctl.progress import Display, display
 from luod.ctl.status import who_takes_part
 from luod.errors import NoUpdate, PreflightFailed, UpdateAborted, UpdateInProgress
@@ -32,6 +31,9 @@ _TICK: Final = 0.25
 
 _REASONS: Final = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "luoctl was ended (SIGTERM)"}
 
+_PHASES: Final = ("preparing", "ready", "sealed", "executing")
+"""Those of a live update that goes on."""
+
 _ON_ITS_WAY: Final = "the machine goes into its next kernel"
 _AS_BEFORE: Final = "everything is as before"
 _NO_WAY_BACK: Final = "there is no way back any more"
@@ -39,7 +41,7 @@ _NO_WAY_BACK: Final = "there is no way back any more"
 _THEN: Final = {
     "systemd": "systemd stops all services in their order, and goes into the next kernel",
     "direct": "luod pauses who owns sessions, syncs the disks, and goes into the next kernel at once",
-    None: "the machine goes into the next kernel, in the way that luod takes",
+    None: "by systemd or directly, as luod sees fit, the machine goes into the next kernel",
 }
 
 
@@ -83,7 +85,7 @@ def update_command(
             _say_what_would_happen(luod, options, deadline, unready, via)
             return
         if force:
-            _agree_to_losses(luod.preflight(via), yes=yes)
+            _agree_to_losses(luod.preflight(via), options, yes=yes)
         try:
             with luod.update(via=via, deadline=deadline, unready=unready, force=force) as steps:
                 _see_it_through(luod, steps, display(as_json=options.json))
@@ -121,6 +123,7 @@ def _say_what_would_happen(luod: "Client", options: Options, deadline: int, unre
         image = status.image or {}
         show(
             *report(checks),
+            summary(checks),
             facts(
                 {
                     "Takes part": [who_takes_part(each) for each in taking_part] or "nobody",
@@ -142,16 +145,14 @@ _UNREADY: Final = {
 }
 
 
-def _agree_to_losses(checks: "Sequence[Check]", *, yes: bool) -> None:
-    """Say what failed and what it loses, and ask. Raises Failed."""
-    failed = [check for check in checks if check.outcome == "fail"]
-    for check in failed:
-        print(visible(f"{check.name}: {check.detail}"), file=sys.stderr)
-    lost = losses(checks)
-    for line in lost:
-        print(visible(f"  lost: {line}"), file=sys.stderr)
-    if failed or lost:
-        agree("Go all the same", "What the failed checks name will be gone.", yes=yes)
+def _agree_to_losses(checks: "Sequence[Check]", options: Options, *, yes: bool) -> None:
+    """Show what failed and what that loses, and ask. Raises Failed."""
+    failed = failed_of(checks)
+    if not failed:
+        return
+    if not options.json:
+        show(*report([check for check in checks if check.outcome == "fail"]))
+    agree("Go all the same", f"{', '.join(failed)} failed: what that loses will be gone.", yes=yes)
 
 
 def _say_why(checks: "Sequence[Check]", options: Options) -> None:
@@ -217,8 +218,9 @@ class _Course:
                 continue
             match event:
                 case ProgressReply():
-                    self._phase = event.phase
-                    self._screen.show(event)
+                    if event.phase in _PHASES:  # or it is over, and why comes next
+                        self._phase = event.phase
+                        self._screen.show(event)
                 case Stop(number):
                     if self._stop(number):
                         return
@@ -237,7 +239,7 @@ class _Course:
             self._end("aborting", "luoctl doesn't wait for it")
             raise click.exceptions.Exit(INTERRUPTED)
         self._stopping = True
-        self._screen.say("aborting", _REASONS[signal.Signals(number)])
+        self._screen.stop(_REASONS[signal.Signals(number)])
         _beside(_abort, self._luod, _REASONS[signal.Signals(number)], self._events)
         return False
 
