@@ -141,7 +141,7 @@ class Live:
 
     def say(self, what: str, text: str) -> None:
         width = _size().columns - 1
-        lines = textwrap.wrap(stamped(what, text), max(width, 2 * _INDENT), subsequent_indent=" " * _INDENT)
+        lines = textwrap.wrap(stamped(what, text), max(width, _INDENT + 10), subsequent_indent=" " * _INDENT)
         self._draw("".join(f"{line}\x1b[K\n" for line in lines), list(self._lines()))
 
     def stop(self, reason: str) -> None:
