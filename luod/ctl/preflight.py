@@ -21,7 +21,7 @@ via_option = click.option(
     "--via",
     type=click.Choice(VIAS),
     help="systemd stops all services in their order, then goes; direct pauses those who own sessions, and goes at "
-    "once. [default: as luod sees fit]",
+    "once. [default: systemd where luod is its service, else direct]",
 )
 
 _STYLES: Final = {"pass": "green", "warn": "bold yellow", "fail": "bold red"}

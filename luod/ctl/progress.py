@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from luod.ctl.output import count, visible
+from luod.ctl.output import visible
 
 if TYPE_CHECKING:
     from luod.client import Progress
@@ -211,15 +211,15 @@ class Roll:
 def about(progress: "Progress") -> str:
     """What a phase that begins is about."""
     everybody = progress.ready + len(progress.waiting)
-    if progress.phase == "preparing":
-        number = "" if progress.update is None else f"live update {progress.update}: "
-        left = time_left(progress) if everybody else None
-        who = f"{count(everybody, 'client')} to get ready" if everybody else "nobody has to get ready"
-        return f"{number}{who}{f', {left}' if left else ''}"
-    if progress.phase == "ready" and progress.waiting:
-        return f"{progress.ready} of {everybody}, going on without {'; '.join(progress.waiting)}"
-    if progress.phase == "ready":
-        return f"all {everybody} are" if everybody > 1 else "the last checks"
+    match progress.phase:
+        case "preparing":
+            number = None if progress.update is None else f"live update {progress.update}"
+            left = None if (time := time_left(progress)) is None else f"{time} to get ready"
+            return ", ".join(each for each in (number, left) if each)
+        case "ready" if progress.waiting:
+            return f"{progress.ready} of {everybody}, going on without {'; '.join(progress.waiting)}"
+        case "ready":
+            return f"all {everybody} who take part" if everybody else "nobody takes part"
     return _MEANING.get(progress.phase, "")
 
 

@@ -41,7 +41,7 @@ _NO_WAY_BACK: Final = "there is no way back any more"
 _THEN: Final = {
     "systemd": "systemd stops all services in their order, and goes into the next kernel",
     "direct": "luod pauses who owns sessions, syncs the disks, and goes into the next kernel at once",
-    None: "by systemd or directly, as luod sees fit, the machine goes into the next kernel",
+    None: "the machine goes into the next kernel: through systemd where luod is its service, else directly",
 }
 
 
