@@ -7,7 +7,7 @@ READY = $(VENV)/.ready
 VM_PACKAGES = apt bc bison debian-archive-keyring dpkg e2fsprogs flex gcc libc6-dev libelf-dev make mmdebstrap \
 	qemu-system-x86 rsync tar util-linux xz-utils
 
-.PHONY: help demo demo-vm test test-vm vm-deps lint format coverage coverage-vm pictures clean
+.PHONY: help demo demo-vm test test-vm vm-deps lint format coverage-vm pictures clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,8 +15,15 @@ help: ## Say what can be made
 demo: $(READY) ## Show a live update on a simulated kernel
 	@$(BIN)/luod demo
 
-test: $(READY) ## Run the tests
+test: $(READY) ## Run the tests; with COVERAGE=1, show which branches they took
+ifdef COVERAGE
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(PYTEST)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --fail-under=94
+else
 	$(BIN)/pytest $(PYTEST)
+endif
 
 vm-deps: ## Install Debian's packages that virtual machines are made with (as root)
 	apt-get update --quiet
@@ -37,12 +44,6 @@ lint: $(READY) ## Check style, types and what imports what
 format: $(READY) ## Mend the style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-
-coverage: $(READY) ## Run the tests and show which branches they took
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(PYTEST)
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report --fail-under=94
 
 coverage-vm: $(READY) ## Run all tests, those on a real kernel too, and show which branches they took
 	$(BIN)/coverage erase

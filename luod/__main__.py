@@ -11,6 +11,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from luod.supervisor import main as supervise
 
         return supervise(words[1:])
+    if words[:1] == ["kexec"]:  # the machine stands still for it
+        from luod.leave import main as leave
+
+        return leave(words[1:])
 
     import argparse
     from pathlib import Path
@@ -33,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     demo = commands.add_parser("demo", help="show a live update on a simulated kernel")
     demo.add_argument("--file", type=Path, metavar="PATH", help="what to carry over (default: Python's library)")
     commands.add_parser("supervise", help="keep luod's sessions when it dies, and start it again", add_help=False)
+    commands.add_parser(
+        "kexec", help="go into the next kernel: luod starts it, at the end of a live update", add_help=False
+    )
     given = parser.parse_args(words)
     if given.command == "demo":
         from luod import demo as demonstration

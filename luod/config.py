@@ -11,9 +11,9 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Annotated, Any, Final, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from luod.kernel.device import PATH
 from luod.policy import Limits, Seconds
@@ -60,6 +60,8 @@ class Config(BaseModel):
     """Where manifest.json is written."""
     carry_over_seconds: Seconds = 120.0
     """How long owners have to come back after a live update before luod preserves for the next one what is theirs."""
+    finish_unclaimed_seconds: Annotated[float, Field(ge=0)] = 0.0
+    """How long after its start luod finishes what came over and nobody has come for: it is lost then. 0: never."""
     limits: Limits = Limits()
 
     @classmethod

@@ -14,14 +14,19 @@ from typing import NamedTuple, TypeVar
 import trio
 
 from luod import errors
+from luod.bell import Bell
 from luod.fds import FdBundle
-from luod.interface import custody
+from luod.interface import custody, update
 from luod.kernel.api import KernelError
-from luod.methods import RETRIEVE, SERVED, WATCH, Methods, Request
+from luod.lifecycle import Phase
+from luod.methods import Methods, Request
+from luod.operations import Operations
 from luod.policy import Policy
+from luod.served import FOLLOW, RETRIEVE, SERVED, START, WATCH
 from luod.sockets import DescriptorsLost, Peer
+from luod.systemd import unit_of
 from luod.transport import Connection
-from luod.update import Event, Watcher, Watchers
+from luod.update import Event, Progress, Told, Updates, Watcher
 from luod.varlink.framing import Framer, Message
 from luod.varlink.messages import Call, ProtocolError, Reply
 from luod.varlink.service import NAME as VARLINK
@@ -118,6 +123,22 @@ def _close(fds: FdBundle) -> None:
         log.debug("a descriptor was closed with %s", error)
 
 
+def name_of(peer: Peer) -> str:
+    """Who that is, for people: the unit, or the uid, and the process."""
+    return f"{unit_of(peer.pid) or f'uid {peer.uid}'} (process {peer.pid})"
+
+
+def _progress(progress: Progress) -> update.ProgressReply:
+    return update.ProgressReply(
+        phase=progress.phase,
+        ready=progress.ready,
+        waiting=list(progress.waiting),
+        detail=progress.detail,
+        update=progress.update,
+        deadline_usec=progress.deadline_usec,
+    )
+
+
 def _refusal(error: errors.WireError) -> bytes:
     return Reply(error.parameters(), error=error.wire_name()).encode()
 
@@ -132,18 +153,23 @@ class Conversation:
         guests: Guests,
         *,
         methods: Methods,
+        operations: Operations,
         service: Service,
-        watchers: Watchers,
+        updates: Updates,
+        bell: Bell,
         policy: Policy,
     ) -> None:
         self._connection = connection
         self._peer = peer
         self._guests = guests
         self._methods = methods
+        self._operations = operations
         self._service = service
-        self._watchers = watchers
+        self._updates = updates
+        self._bell = bell
         self._policy = policy
         self._framer = Framer()
+        self._streams = {WATCH: self._watch, START: self._start, FOLLOW: self._follow}
         self._idle = trio.CancelScope()
         self._stopping = False
 
@@ -223,8 +249,8 @@ class Conversation:
             call = Call.read(message.body)
             if call.upgrade:
                 raise errors.InvalidParameter("upgrade", "there is nothing to upgrade a connection to")
-            if call.method == WATCH:
-                await self._watch(call)
+            if call.method in self._streams:
+                await self._stream(call)
             else:
                 async with self._guests.lending if call.method == RETRIEVE else nullcontext():
                     await self._send_all(call, await self._serve(call, message.fds))
@@ -257,7 +283,7 @@ class Conversation:
         """Do a call, in a thread: what it takes to read and to write much is done there as well."""
         served = SERVED[call.method]
         request = Request(self._peer, served.method.parameters.read(call.parameters), fds, more=call.more)
-        answers = served.call(self._methods, request)
+        answers = served.call(self._operations if served.for_operators else self._methods, request)
         return [
             Outgoing(Reply(answer.parameters, continues=position < len(answers)).encode(), answer.fds)
             for position, answer in enumerate(answers, 1)
@@ -281,52 +307,96 @@ class Conversation:
         except (OSError, trio.TooSlowError):
             raise Ended from None
 
-    async def _watch(self, call: Call) -> None:
-        """Tell of events until luod stops or the client goes; until then its connection takes no other call."""
+    # Streams
+
+    async def _stream(self, call: Call) -> None:
+        """Answer with more and more, until it is over or the client goes: no other call is taken on this connection."""
         if not call.more:
             raise errors.ExpectedMore
         if self._framer.waiting:  # kept meanwhile, the client's own end of this connection could keep it open for ever
-            raise ProtocolError("message", "comes behind Watch, which takes its connection for itself")
-        asked = custody.WatchParameters.read(call.parameters)
-        owner = self._methods.owner(Request(self._peer, asked, FdBundle()))
+            member = call.method.rpartition(".")[2]
+            raise ProtocolError("message", f"comes behind {member}, which takes its connection for itself")
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._until_client_goes, nursery.cancel_scope)
-                await self._tell_events(owner.uid, asked, nursery.cancel_scope)
+                await self._streams[call.method](call, nursery.cancel_scope)
                 nursery.cancel_scope.cancel()
-        except* errors.QuotaExceeded as refused:
+        except* errors.WireError as refused:
             raise refused.exceptions[0] from None
         except* Ended:
             pass
         raise Ended
 
-    async def _tell_events(self, uid: int, asked: custody.WatchParameters, watching: trio.CancelScope) -> None:
-        sender, events = trio.open_memory_channel[Event](_EVENTS_AHEAD)
+    async def _until_client_goes(self, streaming: trio.CancelScope) -> None:
+        await self._receive()
+        streaming.cancel()
 
-        def tell(event: Event) -> None:
+    async def _watch(self, call: Call, watching: trio.CancelScope) -> None:
+        """Tell of events until luod stops."""
+        asked = custody.WatchParameters.read(call.parameters)
+        uid = self._methods.owner(Request(self._peer, asked, FdBundle())).uid
+        sender, events = trio.open_memory_channel[Told](_EVENTS_AHEAD)
+
+        def tell(told: Told) -> None:
             try:
-                sender.send_nowait(event)
+                sender.send_nowait(told)
             except trio.WouldBlock:
                 watching.cancel()
 
         names = None if asked.sessions is None else frozenset(asked.sessions)
-        watcher = Watcher(uid, tell, names, participate=bool(asked.participate))
-        self._watchers.add(watcher)
+        name = await self._guests.run(lambda: name_of(self._peer))
+        watcher = Watcher(uid, tell, name, names, participate=bool(asked.participate))
+        self._updates.watchers.add(watcher)
         try:
-            await self._tell(Event.WATCHING, watcher.secret)
+            await self._tell(Told(Event.WATCHING), watcher.secret)
             if await self._guests.run(lambda: self._methods.anything_incoming(uid, names)):
-                await self._tell(Event.RESTORED)
-            async for event in events:
-                await self._tell(event)
-                if event is Event.STOPPING:
+                await self._tell(Told(Event.RESTORED))
+            async for told in events:
+                await self._tell(told)
+                if told.event is Event.STOPPING:
                     break
         finally:
-            self._watchers.remove(watcher)
+            self._updates.leave(watcher)
 
-    async def _tell(self, event: Event, secret: str | None = None) -> None:
-        reply = custody.WatchReply(event=event, watcher=secret)
-        await self._send(Reply(reply.wire(), continues=event is not Event.STOPPING).encode())
+    async def _tell(self, told: Told, secret: str | None = None) -> None:
+        reply = custody.WatchReply(
+            event=told.event,
+            watcher=secret,
+            update=told.update,
+            deadline_usec=told.deadline_usec,
+            reason=told.reason,
+        )
+        await self._send(Reply(reply.wire(), continues=told.event is not Event.STOPPING).encode())
 
-    async def _until_client_goes(self, watching: trio.CancelScope) -> None:
-        await self._receive()
-        watching.cancel()
+    async def _start(self, call: Call, _: trio.CancelScope) -> None:
+        """Go through with a live update. Whoever began it and goes away doesn't want it any more."""
+        asked = update.StartParameters.read(call.parameters)
+        begun = await self._guests.run(lambda: self._operations.begin(Request(self._peer, asked, FdBundle())))
+        try:
+            await self._tell_progress(lambda: begun.error is None, told=lambda phase: self._updates.told(begun, phase))
+        finally:
+            if begun.error is None:
+                with suppress(errors.NoUpdate, errors.UpdateInProgress):
+                    self._updates.abort("whoever began it went away")
+        if begun.error is not None:
+            raise begun.error
+
+    async def _follow(self, call: Call, _: trio.CancelScope) -> None:
+        """Look on until luod is idle."""
+        update.METHODS["Follow"].parameters.read(call.parameters)
+        self._policy.require_operator(self._peer.uid)
+        await self._tell_progress(lambda: self._operations.progress().phase is not Phase.IDLE)
+        await self._send(Reply(_progress(self._operations.progress()).wire()).encode())
+
+    async def _tell_progress(
+        self, goes_on: Callable[[], bool], told: Callable[[Phase], None] = lambda phase: None
+    ) -> None:
+        """Say how far it has come, now and at each change. It may go on without luod, when that is stopped."""
+        heard, said = self._bell.rings, None
+        while goes_on() and not (self._stopping and self._updates.phase is Phase.EXECUTING):
+            progress = await self._guests.run(self._operations.progress)
+            if progress != said and goes_on():
+                await self._send(Reply(_progress(progress).wire(), continues=True).encode())
+                said = progress
+                told(progress.phase)
+            heard = await self._bell.wait(heard)

@@ -15,7 +15,7 @@ from luod.fds import OwnedFd
 from luod.holdings import Holding, Holdings, Totals, enough_descriptors
 from luod.kernel.api import Call, KernelError
 from luod.kernel.api import Session as KernelSession
-from luod.lifecycle import Event, FileState, Mode, Request, State
+from luod.lifecycle import Direction, Event, FileState, Mode, Request, State
 from luod.manifest import (
     Document,
     File,
@@ -79,6 +79,10 @@ class Custodian:
     def totals(self) -> Totals:
         """How much there is of everything."""
         return self._holdings.totals()
+
+    def journal_room(self) -> tuple[int, int]:
+        """How many bytes are free in the journal, and how many a live update may take."""
+        return self._holdings.journal_room()
 
     # What an owner asks for
 
@@ -145,6 +149,7 @@ class Custodian:
         """Hand files back, and say which tokens are left over for another request."""
         with self._holdings.at_work(owner.uid, name, Request.RETRIEVE) as holding:
             session = holding.session
+            is_first = session.direction is Direction.INCOMING and not session.is_claimed
             wanted = list(session.held()) if tokens is None else self._kernel_tokens(session, tokens)
             page, rest = wanted[:FDS_MAX], wanted[FDS_MAX:]
             with self._holdings.files(holding, page) as found:
@@ -156,16 +161,14 @@ class Custodian:
                     self._holdings.record(record)
                 files = [(session.files[kernel_token], fd) for kernel_token, fd in found.items()]
                 handed = [Lent(file.token, file.name, OwnedFd(fd.hand_on())) for file, fd in files]
+            if is_first:
+                self._holdings.note("first", session)
             return handed, [session.files[kernel_token].token for kernel_token in rest]
 
     def finish(self, owner: Owner, name: str) -> None:
         """End a session that came over: what its owner didn't take is gone."""
         with self._holdings.at_work(owner.uid, name, Request.FINISH) as holding:
-            if holding.session.state is State.CARRIED:
-                self._holdings.record(SessionGone(session_id=holding.session.id))
-                self._holdings.forget(holding)
-            else:
-                finish(self._holdings, holding)
+            self._finish(holding)
 
     def rearm(self, owner: Owner, name: str) -> None:
         """End a session that came over, and preserve its files for the next live update: same name, same tokens."""
@@ -174,6 +177,7 @@ class Custodian:
                 self._holdings.record(Rearmed(session_id=holding.session.id))
             else:
                 renew(self._holdings, holding, Event.REARMED)
+            self._holdings.note("finished", holding.session)
 
     def discard(self, owner: Owner, name: str) -> None:
         """Give an outgoing session up, or forget a lost one."""
@@ -185,6 +189,8 @@ class Custodian:
         """Lend the descriptor of a delegated session."""
         with self._holdings.at_work(owner.uid, name, Request.CLAIM) as holding:
             lent = _lend(self._holdings.kernel_session(holding))
+            if holding.session.direction is Direction.INCOMING:
+                self._holdings.note("first", holding.session)
             with self._holdings.table:
                 return holding.session.model_copy(deep=True), lent
 
@@ -200,6 +206,34 @@ class Custodian:
                 if claimed or not session.is_claimed
             ]
 
+    def waiting(self) -> tuple[list[tuple[int, str]], int]:
+        """Which sessions came over and wait for their owners, by owner and name; and how many others came over."""
+        with self._holdings.table:
+            came = [session for session in self._holdings.manifest.sessions.values() if session.generation]
+            waiting = [(session.uid, session.name) for session in came if session.state is State.INCOMING]
+        return waiting, len(came) - len(waiting)
+
+    def unclaimed(self) -> list[tuple[int, str]]:
+        """Which sessions came over and nobody has come for, by owner and name. Of delegated ones luod can't tell."""
+        with self._holdings.table:
+            return [
+                (session.uid, session.name)
+                for session in self._holdings.manifest.sessions.values()
+                if session.state in (State.INCOMING, State.CARRIED) and session.mode is Mode.CUSTODIAL
+                if not session.is_claimed
+            ]
+
+    def finish_unclaimed(self, uid: int, name: str) -> bool:
+        """End a session that came over, if nobody has come for it. False where its owner was faster."""
+        try:
+            with self._holdings.at_work(uid, name, Request.FINISH) as holding:
+                if holding.session.is_claimed:
+                    return False
+                self._finish(holding)
+        except (errors.SessionNotFound, errors.WrongDirection):
+            return False
+        return True
+
     def carry_over(self, uid: int, name: str, *, claimed: bool) -> bool:
         """Preserve for the next live update what came over with the last one. False where its owner was faster."""
         try:
@@ -211,9 +245,25 @@ class Custodian:
             return False
         return True
 
+    def seal(self, update: int) -> None:
+        """Let owners change nothing any more, for live update number `update`. What is under way is waited for."""
+        self._holdings.seal(update)
+
+    def unseal(self) -> None:
+        """The live update didn't come."""
+        self._holdings.unseal()
+
     def give_up_all(self) -> None:
         """Let go of everything, as the end of the process would: what nobody else has open is gone."""
         self._holdings.give_up_all()
+
+    def _finish(self, holding: Holding) -> None:
+        if holding.session.state is State.CARRIED:
+            self._holdings.record(SessionGone(session_id=holding.session.id))
+            self._holdings.forget(holding)
+        else:
+            finish(self._holdings, holding)
+        self._holdings.note("finished", holding.session)
 
     def _kernel_tokens(self, session: Session, tokens: list[int]) -> list[int]:
         """The kernel's tokens for the owner's, each once. Raises TokenNotFound."""

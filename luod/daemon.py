@@ -9,28 +9,30 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 import luod
-from luod.carry_over import carry_over_if_last, carry_over_late
+from luod.bell import Bell
+from luod.carry_over import carry_over_if_last, carry_over_late, finish_late
 from luod.config import START_ONLY, Config, ConfigError
 from luod.custody import Custodian
 from luod.errors import KernelFailed
 from luod.fds import OwnedFd
-from luod.holdings import Holdings
+from luod.flight import Recorder
 from luod.interface import custody, description, update
-from luod.kernel.api import KernelError
-from luod.kernel.find import kernel_at
-from luod.kernel.shared import SharedKernel
-from luod.methods import SERVED, WATCH, Methods
+from luod.later import Later
+from luod.methods import Methods
+from luod.operations import Operations
 from luod.policy import Limits, Policy
-from luod.recovery import Brought, RestoreImpossible, SecondLuod, recover
-from luod.renewal import go_on
+from luod.recovery import RestoreImpossible
+from luod.served import SERVED, STREAMS
 from luod.server import Server
 from luod.sockets import FDS_MAX, address, is_listening, listen
+from luod.start import Held, Nothing, StartError, take_over
 from luod.store import ReadableCopy
 from luod.systemd import (
     FdStore,
@@ -40,9 +42,12 @@ from luod.systemd import (
     notify,
     watchdog_seconds,
 )
-from luod.update import Watchers
+from luod.update import Updates
 from luod.varlink.service import NAME as VARLINK
 from luod.varlink.service import Service
+
+if TYPE_CHECKING:
+    from luod.means import Means
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +61,6 @@ _OWN_DESCRIPTORS: Final = 64
 _PRIORITIES: Final = {"DEBUG": "<7>", "INFO": "<6>", "WARNING": "<4>", "ERROR": "<3>", "CRITICAL": "<2>"}
 
 
-class StartError(Exception):
-    """luod can't start. The text says why, and what to do."""
-
-
 @contextmanager
 def _needed(what: object) -> Iterator[None]:
     """Raise StartError where the system fails luod."""
@@ -67,24 +68,6 @@ def _needed(what: object) -> Iterator[None]:
         yield
     except (OSError, KernelFailed) as error:
         raise StartError(f"{what}: {getattr(error, 'strerror', None) or error}") from None
-
-
-class _Bell:
-    """Rung from any thread, heard in trio. Rung several times before it is heard, it is heard once."""
-
-    def __init__(self) -> None:
-        self._token = trio.lowlevel.current_trio_token()
-        self._rung = trio.Event()
-
-    def ring(self) -> None:
-        self._token.run_sync_soon(self._set, idempotent=True)
-
-    def _set(self) -> None:
-        self._rung.set()
-
-    async def wait(self) -> None:
-        await self._rung.wait()
-        self._rung = trio.Event()
 
 
 async def run(
@@ -102,9 +85,9 @@ async def run(
 
     What can fail comes first: whoever has taken over what came over and then ends, loses it where nobody keeps it.
     """
-    bell, fd_store = _Bell(), FdStore() if fd_store is None else fd_store
+    bell, fd_store = Bell(), FdStore() if fd_store is None else fd_store
     policy = Policy(os.geteuid(), config.limits, _room_for_descriptors(config.limits))
-    settings, watchers = _Settings(config, policy), Watchers(policy)
+    settings, updates, recorder = _Settings(config, policy), Updates(policy, bell.ring), Recorder()
     with _needed("the descriptions of the interfaces"):
         service = _service()
     with _needed("what the service manager handed over"):
@@ -112,23 +95,35 @@ async def run(
     kept = [entry for entry in handed if entry not in sockets]
     async with (
         _listening(config.socket, sockets, fd_store) as (listeners, where),
-        _holding(config, policy, bell, kept, fd_store) as (there, unclear),
+        _holding(config, policy, bell, recorder, kept, fd_store) as held,
     ):
-        methods = Methods(there, policy, watchers, config.device, fd_store, unclear)
-        server = Server(methods, service, watchers, policy)
+        there = held.custodian if isinstance(held, Held) else held.impossible
+        means: Later[Means] = Later()
+        methods = Methods(there, policy, updates, recorder)
+        operations = Operations(
+            *(there, policy, updates, means, config.device, fd_store, held.unclear),
+            start_afresh=_starting_afresh(held, stop),
+        )
+        server = Server(methods, operations, service, updates, bell, policy)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stay_alive)
-            if isinstance(there, Custodian):
-                nursery.start_soon(_follow, there, ReadableCopy(config.runtime_directory / "manifest.json"), bell)
-                nursery.start_soon(carry_over_late, there, settings.grace, settings.changed)
+            if isinstance(held, Held):
+                copy = ReadableCopy(config.runtime_directory / "manifest.json")
+                nursery.start_soon(_follow, held.custodian, copy, bell)
+                nursery.start_soon(carry_over_late, held.custodian, settings.grace, settings.changed)
+                nursery.start_soon(finish_late, held.custodian, settings.patience, settings.changed)
+                make = partial(_make, means, held, config, fd_store, updates, recorder)
+                nursery.start_soon(_leave_some_day, make, means, updates, recorder, bell, task_status)
             if changes is not None:
                 nursery.start_soon(_enforce, changes, settings, server)
             notify("READY=1", f"STATUS={_summary(there)}")
+            recorder.note("serving")
             log.info("listening on %s; %s", where, _summary(there))
-            task_status.started()
+            if not isinstance(held, Held):
+                task_status.started()
             await server.serve(listeners, stop, GRACE)
-            if isinstance(there, Custodian) and fd_store.most:
-                await carry_over_if_last(there)
+            if isinstance(held, Held) and fd_store.most:
+                await carry_over_if_last(held.custodian)
             nursery.cancel_scope.cancel()
 
 
@@ -225,6 +220,9 @@ class _Settings:
     def grace(self) -> float:
         return self._config.carry_over_seconds
 
+    def patience(self) -> float:
+        return self._config.finish_unclaimed_seconds
+
     def changed(self) -> trio.Event:
         """Set when another one is in force."""
         return self._changed
@@ -280,45 +278,17 @@ async def _keep_settings(why: Sequence[str]) -> None:
 
 @asynccontextmanager
 async def _holding(
-    config: Config, policy: Policy, bell: _Bell, kept: Sequence[Handed], fd_store: FdStore
-) -> AsyncIterator[tuple[Custodian | RestoreImpossible, list[str]]]:
-    """Hold what there is to hold, and what is unclear. Afterwards it is closed: what nobody else has open is gone."""
-    there, unclear = await trio.to_thread.run_sync(_take_over, config, policy, bell, kept, fd_store)
+    config: Config, policy: Policy, bell: Bell, recorder: Recorder, kept: Sequence[Handed], fd_store: FdStore
+) -> AsyncIterator[Held | Nothing]:
+    """Hold what there is to hold. Afterwards it is closed: what nobody else has open is gone."""
+    held = await trio.to_thread.run_sync(take_over, config, policy, bell.ring, recorder, kept, fd_store)
     try:
-        yield there, unclear.said()
+        yield held
     finally:
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(there.give_up_all)
-            unclear.kept().close()
+            await trio.to_thread.run_sync(held.give_up)
+            recorder.give_up()
             fd_store.close()
-
-
-def _take_over(
-    config: Config, policy: Policy, bell: _Bell, kept: Sequence[Handed], fd_store: FdStore
-) -> tuple[Custodian | RestoreImpossible, Brought]:
-    try:
-        kernel = SharedKernel(kernel_at(config.device))
-        recovered = recover(kernel, fd_store, kept)
-    except RestoreImpossible as impossible:
-        log.error("this boot can't give anything back: %s", impossible.reason)
-        return impossible, Brought()
-    except SecondLuod as error:
-        raise StartError(f"{error}: stop it first, or use another --device") from None
-    except (KernelError, KernelFailed, OSError) as error:
-        raise StartError(f"{config.device}: {error}") from None
-    for note in (*recovered.notes, *(f"keeping what is unclear: {what}" for what in recovered.unclear.said())):
-        log.warning("%s", note)
-    holdings = Holdings(
-        kernel,
-        recovered.manifest,
-        recovered.journal,
-        fd_store,
-        policy,
-        changed=bell.ring,
-        there=recovered.there,
-    )
-    go_on(holdings, recovered.successors)
-    return Custodian(holdings), recovered.unclear
 
 
 def _room_for_descriptors(limits: Limits) -> int:
@@ -381,9 +351,23 @@ def _service() -> Service:
         description=description(VARLINK),
     )
     for interface in (custody.NAME, update.NAME):
-        served = [name.removeprefix(f"{interface}.") for name in (*SERVED, WATCH) if name.startswith(f"{interface}.")]
+        served = [
+            name.removeprefix(f"{interface}.") for name in (*SERVED, *STREAMS) if name.startswith(f"{interface}.")
+        ]
         service.add(interface, description(interface), served)
     return service
+
+
+def _starting_afresh(held: Held | Nothing, stop: trio.Event) -> Callable[[], None]:
+    """What lets the next luod begin with nothing: it comes when this one has stopped."""
+    token = trio.lowlevel.current_trio_token()
+
+    def start_afresh() -> None:
+        assert isinstance(held, Nothing)
+        held.allow_afresh()
+        token.run_sync_soon(stop.set)
+
+    return start_afresh
 
 
 def _summary(there: Custodian | RestoreImpossible) -> str:
@@ -391,6 +375,43 @@ def _summary(there: Custodian | RestoreImpossible) -> str:
         return f"this boot can't give anything back: {there.reason}"
     totals = there.totals()
     return f"generation {totals.generation}, {totals.sessions} sessions, {totals.files} files"
+
+
+def _make(
+    means: "Later[Means]", held: Held, config: Config, fd_store: FdStore, updates: Updates, recorder: Recorder
+) -> None:
+    """Make what live updates take. Blocks."""
+    recorder.begin(held.kernel, fd_store, held.recovered.unclear.flight, held.recovered.manifest.generation)
+    try:
+        from luod.means import means_of
+
+        means.be(means_of(held, config, fd_store, updates, recorder))
+    except Exception:
+        # Whatever this is, it must not end the process, which holds the sessions.
+        log.exception("there can be no live update by this luod")
+        means.be(None)
+
+
+async def _leave_some_day(
+    make: Callable[[], None],
+    means: "Later[Means]",
+    updates: Updates,
+    recorder: Recorder,
+    bell: Bell,
+    task_status: trio.TaskStatus[None],
+) -> None:
+    """Get ready for live updates, once others are served, and go through with them."""
+    await trio.to_thread.run_sync(make)
+    task_status.started()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.to_thread.run_sync, recorder.look_around)
+        if means.now is not None:
+            from luod.departure import Departures
+
+            try:
+                await Departures(updates, means.now, bell).run()
+            finally:
+                means.now.next_kernel.close()
 
 
 async def _stay_alive() -> None:
@@ -402,16 +423,17 @@ async def _stay_alive() -> None:
             await trio.sleep(most / 3)
 
 
-async def _follow(custodian: Custodian, copy: ReadableCopy, bell: _Bell) -> None:
+async def _follow(custodian: Custodian, copy: ReadableCopy, bell: Bell) -> None:
     """Keep the readable copy up to date, but not more often than somebody could read it, nor at a tenth of all that
     luod does; and once more at the end.
     """
+    heard = 0
     try:
         while True:
             began = trio.current_time()
             await _write(copy, custodian)
             await trio.sleep(max(_COPY_PAUSE, _COPY_SHARE * (trio.current_time() - began)))
-            await bell.wait()
+            heard = await bell.wait(heard)
     finally:
         with trio.CancelScope(shield=True):
             await _write(copy, custodian)

@@ -22,13 +22,14 @@ from luod.fds import FdBundle, OwnedFd
 from luod.kernel.api import Call, KernelError
 from luod.kernel.api import Session as KernelSession
 from luod.kernel.shared import SharedKernel
-from luod.lifecycle import ALLOWED, Mode, Request, State
+from luod.lifecycle import ALLOWED, CHANGING, Mode, Request, State
 from luod.manifest import (
     Manifest,
     Record,
     Session,
     SessionIs,
     SessionMissing,
+    encode,
 )
 from luod.policy import Owner, Policy
 
@@ -39,8 +40,10 @@ NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ETOOMANYREF
 _DESCRIPTORS: Final = 3
 """How many a session takes in luod: the kernel's, and both ends of its bag."""
 
-_SPARE_ENTRIES: Final = 8
-"""Entries of the fd store for the journal, for sessions that take another's place and for a listening socket."""
+_SPARE_ENTRIES: Final = 16
+"""Entries of the fd store for the journal and the flight recorder, for the next kernel and one that takes its place,
+for sessions that take another's place and for a listening socket.
+"""
 
 
 class Totals(NamedTuple):
@@ -61,6 +64,8 @@ class Journal(Protocol):
     def append(self, record: Record) -> None: ...
 
     def fall_behind(self) -> None: ...
+
+    def room(self) -> int: ...
 
     def give_up(self) -> None: ...
 
@@ -110,9 +115,11 @@ class Holdings:
         policy: Policy,
         changed: Callable[[], None],
         there: Iterable[Holding] | None = None,
+        note: Callable[[str, str], None] = lambda what, who: None,
     ) -> None:
         """`changed` is called, from any thread, after the manifest has changed; `there` are the manifest's sessions,
-        with what the fd store brought back of them.
+        with what the fd store brought back of them. `note` is for the flight recorder: what has happened, and whose
+        session that was.
         """
         self.manifest = manifest
         self.table = threading.RLock()
@@ -125,6 +132,8 @@ class Holdings:
         self._journal = journal
         self._policy = policy
         self._changed = changed
+        self._note = note
+        self._sealed_for: int | None = None
 
     @property
     def epoch(self) -> int:
@@ -139,6 +148,12 @@ class Holdings:
             files = [file for session in there for file in session.held().values()]
             size = sum(file.size or 0 for file in files)
             return Totals(self.manifest.boot_id, self.manifest.generation, len(sessions), len(files), size)
+
+    def journal_room(self) -> tuple[int, int]:
+        """How many bytes are free in the journal, and how many it may take to carry over what came over."""
+        with self.table:
+            incoming = [each for each in self.manifest.sessions.values() if each.state is State.INCOMING]
+            return self._journal.room(), sum(2 * len(encode(SessionIs(session=session))) for session in incoming)
 
     def all(self) -> list[Holding]:
         """Every holding, of sessions that are lost as well."""
@@ -163,6 +178,31 @@ class Holdings:
                 self._close(holding)
             self._journal.give_up()
 
+    # A live update
+
+    def note(self, what: str, session: Session) -> None:
+        """Let the flight recorder know."""
+        self._note(what, session.name if session.uid == 0 else f"{session.name} of uid {session.uid}")
+
+    def seal(self, update: int) -> None:
+        """Let nothing change any more, for a live update that is about to come. What is under way is waited for."""
+        with self.table:
+            self._sealed_for = update
+        for holding in self.all():
+            with holding.lock:
+                pass
+
+    def unseal(self) -> None:
+        """The live update didn't come."""
+        with self.table:
+            self._sealed_for = None
+
+    def require_unsealed(self) -> None:
+        """Raises UpdateInProgress."""
+        with self.table:
+            if self._sealed_for is not None:
+                raise errors.UpdateInProgress(self._sealed_for)
+
     # The table
 
     def find(self, uid: int, name: str) -> Session:
@@ -181,10 +221,13 @@ class Holdings:
         with holding.lock:
             if holding.gone:
                 raise errors.SessionNotFound(name)
+            if request in CHANGING:
+                self.require_unsealed()
             _allow(holding.session, request)
             yield holding
 
     def room_for_session(self, owner: Owner, name: str, mode: Mode) -> None:
+        self.require_unsealed()
         if self.manifest.find(owner.uid, name) is not None:
             raise errors.SessionExists(name)
         count = sum(session.uid == owner.uid for session in self.manifest.sessions.values())

@@ -108,6 +108,9 @@ ALLOWED: Final[dict[Request, Allowed]] = {
     Request.CLAIM: _allowed(State.OUTGOING, State.INCOMING, mode=Mode.DELEGATED),
 }
 
+CHANGING: Final = frozenset({Request.PRESERVE, Request.UNPRESERVE, Request.FINISH, Request.REARM, Request.DISCARD})
+"""What an owner can't do, as he can't create, once everything is sealed for a live update."""
+
 
 # A live update
 
@@ -156,6 +159,8 @@ PHASES: Final[dict[tuple[Phase, Step], Phase]] = {
     (Phase.PREPARING, Step.PROCEED): Phase.READY,
     (Phase.READY, Step.SEAL): Phase.SEALED,
     (Phase.SEALED, Step.EXECUTE): Phase.EXECUTING,
+    # PID 1 stops the owners, who may give luod their memory only then: nothing is sealed.
+    (Phase.READY, Step.EXECUTE): Phase.EXECUTING,
     (Phase.PREPARING, Step.ABORT): Phase.IDLE,
     (Phase.READY, Step.ABORT): Phase.IDLE,
     (Phase.SEALED, Step.ABORT): Phase.IDLE,

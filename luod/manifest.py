@@ -10,7 +10,7 @@ order up to the first that isn't whole: only the last one can be torn, and what 
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
@@ -113,6 +113,31 @@ class Session(_Model):
             raise ManifestError(f"session {self.id} is {self.state} and can't be {event}") from None
 
 
+class Abi(_Model):
+    """The names of the forms in which a kernel hands over (see `kernel.compatible.Abi`)."""
+
+    kho: list[str]
+    luo: list[str]
+    handlers: list[str]
+
+
+class Kernel(_Model):
+    """What is known of a kernel by its image (see `kernel.image.Image`)."""
+
+    kind: str
+    packing: str | None = None
+    architecture: str
+    release: str
+    build_ids: list[str]
+    abi: Abi
+    command_line_max: int
+    page_size: int | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """As `kernel.image.Image` has them."""
+        return self.model_dump(by_alias=True)
+
+
 class Begin(_Model):
     """The first record: luod's own state."""
 
@@ -120,6 +145,13 @@ class Begin(_Model):
     boot_id: str
     generation: int
     serial: int
+
+
+class KernelIs(_Model):
+    """luod is about to load this kernel, or the one that runs is this: by its build id it is known from then on."""
+
+    kind: Literal["kernel"] = "kernel"
+    kernel: Kernel
 
 
 class SessionIs(_Model):
@@ -206,6 +238,7 @@ class SessionGone(_OfSession):
 
 Record = (
     Begin
+    | KernelIs
     | SessionIs
     | FilesIntended
     | FilesHeld
@@ -220,6 +253,9 @@ Record = (
 )
 _RECORDS: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
 
+KERNELS_MAX: Final = 4
+"""How many kernels are known; the last ones."""
+
 DROPPED_BY_KERNEL: Final = "it was neither finished nor preserved again before the next live update, which dropped it"
 
 
@@ -232,6 +268,7 @@ class Manifest:
         self.boot_id = boot_id
         self.generation = 0
         self.serial = 0
+        self.kernels: list[Kernel] = []
         self.sessions: dict[int, Session] = {}
         self.inodes: dict[Inode, tuple[int, int]] = {}
         self._names: dict[tuple[int, str], int] = {}
@@ -246,6 +283,9 @@ class Manifest:
         match record:
             case Begin():
                 self.boot_id, self.generation, self.serial = record.boot_id, record.generation, record.serial
+            case KernelIs():
+                others = [kernel for kernel in self.kernels if kernel.build_ids != record.kernel.build_ids]
+                self.kernels = [*others, record.kernel][-KERNELS_MAX:]
             case SessionIs():
                 self._add(record.session)
             case FilesIntended():
@@ -360,6 +400,8 @@ class Manifest:
     def snapshot(self) -> Iterator[Record]:
         """Records that lead from nothing to this manifest."""
         yield Begin(boot_id=self.boot_id, generation=self.generation, serial=self.serial)
+        for kernel in self.kernels:
+            yield KernelIs(kernel=kernel)
         for session in self.sessions.values():
             yield SessionIs(session=session)
 

@@ -1,14 +1,13 @@
-"""What each method of io.luod.* does: from a call's parameters and descriptors to what the Custodian is asked."""
+"""What each method of io.luod.Custody does: from a call's parameters and descriptors to what the Custodian is asked."""
 
-import os
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from luod import errors
 from luod.custody import Custodian
 from luod.fds import FdBundle, OwnedFd
-from luod.interface import Method, custody, update
+from luod.flight import Recorder
+from luod.interface import custody
 from luod.interface.model import Reply
 from luod.lifecycle import Mode, State
 from luod.manifest import File, Session
@@ -16,8 +15,8 @@ from luod.memory import Given
 from luod.policy import Owner, Policy
 from luod.recovery import RestoreImpossible
 from luod.sockets import Peer
-from luod.systemd import FdStore, unit_of
-from luod.update import Watchers
+from luod.systemd import unit_of
+from luod.update import Updates
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Answer:
 Answers = list[Answer]
 
 
-def _answer(reply: Reply, *fds: OwnedFd) -> Answer:
+def answer(reply: Reply, *fds: OwnedFd) -> Answer:
     return Answer(reply.wire(), FdBundle(fds))
 
 
@@ -55,18 +54,13 @@ class Methods:
         self,
         there: Custodian | RestoreImpossible,
         policy: Policy,
-        watchers: Watchers,
-        device: str,
-        fd_store: FdStore,
-        unclear: Sequence[str] = (),
+        updates: Updates,
+        recorder: Recorder,
     ) -> None:
-        """`unclear` is what the fd store brought back that nobody knows."""
         self._there = there
         self._policy = policy
-        self._watchers = watchers
-        self._device = device
-        self._fd_store = fd_store
-        self._unclear = list(unclear)
+        self._updates = updates
+        self._recorder = recorder
 
     @property
     def custodian(self) -> Custodian:
@@ -84,8 +78,8 @@ class Methods:
         mode, labels, unit = asked.mode or Mode.CUSTODIAL, asked.labels or {}, unit_of(request.peer.pid)
         session, lent = self.custodian.create(self.owner(request), asked.name, mode, labels, unit)
         if lent is None:
-            return [_answer(custody.CreateReply(session=_session(session)))]
-        return [_answer(custody.CreateReply(session=_session(session), file_descriptor_index=0), lent)]
+            return [answer(custody.CreateReply(session=_session(session)))]
+        return [answer(custody.CreateReply(session=_session(session), file_descriptor_index=0), lent)]
 
     def preserve(self, request: Request) -> Answers:
         asked: custody.PreserveParameters = request.parameters
@@ -95,12 +89,12 @@ class Methods:
             for index in [file.file_descriptor_index]
         ]
         files = self.custodian.preserve(self.owner(request), asked.session, given)
-        return [_answer(custody.PreserveReply(files=[_file(file) for file in files]))]
+        return [answer(custody.PreserveReply(files=[_file(file) for file in files]))]
 
     def unpreserve(self, request: Request) -> Answers:
         asked: custody.UnpreserveParameters = request.parameters
         released = self.custodian.unpreserve(self.owner(request), asked.session, asked.tokens)
-        return [_answer(custody.UnpreserveReply(released=released))]
+        return [answer(custody.UnpreserveReply(released=released))]
 
     def retrieve(self, request: Request) -> Answers:
         asked: custody.RetrieveParameters = request.parameters
@@ -109,7 +103,7 @@ class Methods:
             custody.RetrievedFile(file_descriptor_index=index, token=file.token, name=file.name)
             for index, file in enumerate(lent)
         ]
-        return [_answer(custody.RetrieveReply(files=files, next=rest or None), *(file.fd for file in lent))]
+        return [answer(custody.RetrieveReply(files=files, next=rest or None), *(file.fd for file in lent))]
 
     def finish(self, request: Request) -> Answers:
         asked: custody.FinishParameters = request.parameters
@@ -123,20 +117,20 @@ class Methods:
 
     def claim(self, request: Request) -> Answers:
         session, lent = self.custodian.claim(self.owner(request), request.parameters.session)
-        return [_answer(custody.ClaimReply(session=_session(session), file_descriptor_index=0), lent)]
+        return [answer(custody.ClaimReply(session=_session(session), file_descriptor_index=0), lent)]
 
     def list_sessions(self, request: Request) -> Answers:
         asked: custody.ListParameters = request.parameters
         owner = self.owner(request)
         if asked.session is not None:
-            return [_answer(custody.ListReply(session=_session(self.custodian.session(owner.uid, asked.session))))]
+            return [answer(custody.ListReply(session=_session(self.custodian.session(owner.uid, asked.session))))]
         if asked.all:
             self._policy.require_operator(request.peer.uid)
         if not request.more:
             raise errors.ExpectedMore
         sessions = self.custodian.sessions(None if asked.all else owner.uid)
-        return [_answer(custody.ListReply(session=_session(session))) for session in sessions] or [
-            _answer(custody.ListReply())
+        return [answer(custody.ListReply(session=_session(session))) for session in sessions] or [
+            answer(custody.ListReply())
         ]
 
     def anything_incoming(self, uid: int, names: frozenset[str] | None) -> bool:
@@ -147,78 +141,14 @@ class Methods:
         )
 
     def ready(self, request: Request) -> Answers:
-        self._watchers.answer(request.peer.uid, request.parameters.watcher)
+        self._updates.answer(request.peer.uid, request.parameters.update, request.parameters.watcher)
         return [Answer()]
 
-    def status(self, request: Request) -> Answers:
-        kernel = {"release": os.uname().release}
-        device: dict[str, Any] = {"path": self._device, "available": True}
-        fd_store = {"entries": len(self._fd_store), "limit": self._fd_store.most, "unclear": self._unclear}
-        if isinstance(self._there, RestoreImpossible):
-            device |= {"available": False, "reason": self._there.reason}
-            reply = update.StatusReply(
-                phase="unavailable",
-                generation=0,
-                kernel=kernel,
-                sessions=0,
-                files=0,
-                bytes=0,
-                device=device,
-                fd_store=fd_store,
-            )
-        else:
-            totals = self._there.totals()
-            reply = update.StatusReply(
-                phase="idle",
-                generation=totals.generation,
-                kernel=kernel | {"bootId": totals.boot_id},
-                sessions=totals.sessions,
-                files=totals.files,
-                bytes=totals.bytes,
-                device=device,
-                fd_store=fd_store,
-            )
-        return [_answer(reply)]
-
-    def manifest(self, request: Request) -> Answers:
-        self._policy.require_operator(request.peer.uid)
-        return [
-            _answer(update.ManifestReply(manifest=self.custodian.document().model_dump(mode="json", by_alias=True)))
-        ]
-
-
-@dataclass(frozen=True)
-class Served:
-    """A method that is served, and what it does."""
-
-    method: Method
-    call: Callable[[Methods, Request], Answers]
-
-
-def _served(name: str, methods: dict[str, Method], **calls: Callable[[Methods, Request], Answers]) -> dict[str, Served]:
-    return {f"{name}.{member}": Served(methods[member], call) for member, call in calls.items()}
-
-
-SERVED: Final = _served(
-    custody.NAME,
-    custody.METHODS,
-    Create=Methods.create,
-    Preserve=Methods.preserve,
-    Unpreserve=Methods.unpreserve,
-    Retrieve=Methods.retrieve,
-    Finish=Methods.finish,
-    Discard=Methods.discard,
-    Claim=Methods.claim,
-    List=Methods.list_sessions,
-    Ready=Methods.ready,
-    Veto=Methods.ready,
-) | _served(update.NAME, update.METHODS, Status=Methods.status, Manifest=Methods.manifest)
-"""Every method that answers at once. Watch, which goes on, is the server's."""
-
-WATCH: Final = f"{custody.NAME}.Watch"
-
-RETRIEVE: Final = f"{custody.NAME}.Retrieve"
-"""The method whose replies carry many descriptors."""
+    def veto(self, request: Request) -> Answers:
+        asked: custody.VetoParameters = request.parameters
+        watcher = self._updates.answer(request.peer.uid, asked.update, asked.watcher, asked.reason)
+        self._recorder.note("veto", watcher.name, reason=asked.reason)
+        return [Answer()]
 
 
 def _session(session: Session) -> custody.Session:

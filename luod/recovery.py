@@ -7,14 +7,16 @@ FINISH: what is unclear is kept, and reported.
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from luod.bag import Bag, NotABag
 from luod.errors import KernelFailed
 from luod.fds import OwnedFd
+from luod.flight import NAME as FLIGHT
+from luod.flight import Kept, is_record
 from luod.holdings import Holding
 from luod.kernel.api import Call, Device, KernelError, Session, came_over
 from luod.kernel.shared import SharedKernel
@@ -24,16 +26,23 @@ from luod.manifest import Session as Recorded
 from luod.store import SLOTS, Journal, slot_of
 from luod.systemd import FdStore, Handed
 
+if TYPE_CHECKING:
+    from luod.origin import Origin
+    from luod.sealed import Sealed, Spec
+
 _OURS: Final = "luod-"
 
 
 class RestoreImpossible(Exception):
-    """This boot can't give anything back. `reason` says why; `kept` closes what came over, which would finish it."""
+    """This boot can't give anything back. `reason` says why; `kept` closes what came over, which would finish it.
+    `nothing_came`: it could begin afresh, if somebody accepts that all is lost.
+    """
 
-    def __init__(self, reason: str, kept: ExitStack | None = None) -> None:
+    def __init__(self, reason: str, kept: ExitStack | None = None, *, nothing_came: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.kept = kept or ExitStack()
+        self.nothing_came = nothing_came
 
     def give_up_all(self) -> None:
         """Close what is kept, as the end of the process would: what nobody else has open is gone then."""
@@ -54,20 +63,25 @@ class Named(NamedTuple):
 
 @dataclass
 class Brought:
-    """What the fd store brought back."""
+    """What the fd store brought back. `flight` is for the flight recorder."""
 
     sessions: list[Named] = field(default_factory=list)
     bags: list[Bag] = field(default_factory=list)
     journals: list[OwnedFd] = field(default_factory=list)
+    specs: "list[Spec]" = field(default_factory=list)
     unclear: list[Handed] = field(default_factory=list)
+    flight: Kept = field(default_factory=Kept)
 
     def kept(self) -> ExitStack:
         """Closes all of it."""
         kept = ExitStack()
+        kept.callback(self.flight.close)
         for named in self.sessions:
             kept.callback(named.session.give_up)
         for bag in self.bags:
             kept.callback(bag.close)
+        for spec in self.specs:
+            kept.callback(spec.close)
         for fd in (*self.journals, *(entry.fd for entry in self.unclear)):
             kept.callback(fd.close)
         return kept
@@ -91,7 +105,8 @@ class Recovered:
 
     `there` are the manifest's sessions, with what the fd store brought back of them; `successors` are those of the
     kernel, by session id, that were about to take another's place. `notes` say, for people, what was made of it;
-    `unclear` is what is kept although nobody knows it.
+    `unclear` is what is kept although nobody knows it; `next_kernel`, what an earlier luod has loaded in this boot, is
+    the caller's to close.
     """
 
     manifest: Manifest
@@ -100,6 +115,7 @@ class Recovered:
     successors: dict[int, Session]
     notes: list[str]
     unclear: Brought
+    next_kernel: "Sealed | None" = None
 
 
 @dataclass
@@ -127,8 +143,13 @@ class _Found:
         self.manifest, self.end = replay(self.data)
 
 
-def recover(kernel: SharedKernel, fd_store: FdStore, handed: Iterable[Handed] = ()) -> Recovered:
-    """Take over what there is, or begin afresh where there is nothing.
+def recover(
+    kernel: SharedKernel,
+    fd_store: FdStore,
+    handed: Iterable[Handed] = (),
+    expected: "Callable[[], Origin | None]" = lambda: None,
+) -> Recovered:
+    """Take over what there is, or begin afresh where there is nothing, and nothing is `expected` from another boot.
 
     Raises RestoreImpossible, and SecondLuod or KernelError where nothing came over and no journal can be had.
     """
@@ -137,10 +158,13 @@ def recover(kernel: SharedKernel, fd_store: FdStore, handed: Iterable[Handed] = 
     notes: list[str] = []
     try:
         _find_brought(brought, found)
-        manifest, journal = _go_on(kernel, fd_store, found, notes) or _begin(kernel, fd_store, brought, found, notes)
+        manifest, journal = _go_on(kernel, fd_store, found, notes) or _begin(
+            kernel, fd_store, brought, found, notes, expected
+        )
         for old in found:
             _let_go(old, fd_store, notes)
         there, successors = _sort(brought, manifest, fd_store, notes)
+        next_kernel = _next_kernel(brought, kernel.boot_id, fd_store, notes)
     except ManifestError as error:
         raise RestoreImpossible(f"the manifest can't be read: {error.reason}", _kept(found, brought)) from None
     except Exception as error:
@@ -157,7 +181,7 @@ def recover(kernel: SharedKernel, fd_store: FdStore, handed: Iterable[Handed] = 
                 case Call.CREATE_SESSION, errno.EEXIST:
                     raise SecondLuod("another luod holds the manifest in this kernel") from None
         raise
-    return Recovered(manifest, journal, there, successors, notes, brought)
+    return Recovered(manifest, journal, there, successors, notes, brought, next_kernel)
 
 
 def _recognised(kernel: SharedKernel, handed: Iterable[Handed]) -> Brought:
@@ -176,19 +200,33 @@ def _recognise(kernel: SharedKernel, brought: Brought) -> None:
         name = kernel.recognise(entry.fd.fileno())
         if name is not None:
             session = kernel.adopt(entry.fd)
-            brought.sessions.append(Named(name, came_over(session), session))
+            incoming = came_over(session)
+            if name == FLIGHT:
+                (brought.flight.incoming if incoming else brought.flight.outgoing).append(session)
+            else:
+                brought.sessions.append(Named(name, incoming, session))
         elif _is_journal(entry.fd):
             brought.journals.append(entry.fd)
+        elif _is_file(entry.fd) and is_record(entry.fd):
+            brought.flight.memory.append(entry.fd)
         else:
             try:
                 brought.bags.append(Bag.adopt(entry.fd))
             except NotABag:
                 continue
         brought.unclear.remove(entry)
+    if brought.unclear:  # as a rule there is nothing left, and nothing of this is needed
+        from luod.sealed import specs_among
+
+        brought.specs, brought.unclear = specs_among(brought.unclear)
+
+
+def _is_file(fd: OwnedFd) -> bool:
+    return stat.S_ISREG(os.fstat(fd.fileno()).st_mode)
 
 
 def _is_journal(fd: OwnedFd) -> bool:
-    return stat.S_ISREG(os.fstat(fd.fileno()).st_mode) and os.pread(fd.fileno(), len(MAGIC), 0) == MAGIC
+    return _is_file(fd) and os.pread(fd.fileno(), len(MAGIC), 0) == MAGIC
 
 
 def _kept(found: list[_Found], brought: Brought) -> ExitStack:
@@ -260,7 +298,12 @@ def _go_on(
 
 
 def _begin(
-    kernel: SharedKernel, fd_store: FdStore, brought: Brought, found: list[_Found], notes: list[str]
+    kernel: SharedKernel,
+    fd_store: FdStore,
+    brought: Brought,
+    found: list[_Found],
+    notes: list[str],
+    expected: "Callable[[], Origin | None]",
 ) -> tuple[Manifest, Journal]:
     """Begin a journal with what the last kernel left, or with nothing."""
     with kernel.device() as device:
@@ -271,6 +314,10 @@ def _begin(
         if newest is None:
             if brought.sessions:
                 raise ManifestError(f"there is none, but sessions: {', '.join(brought.said())}")
+            if (origin := expected()) is not None and origin.boot_id != kernel.boot_id:
+                whence = f"boot {origin.boot_id}, generation {origin.generation}"
+                reason = f"a live update from {whence} started this kernel, and nothing came over"
+                raise RestoreImpossible(reason, nothing_came=True)
             device.create_session(SLOTS[1]).give_up()  # no other luod has its journal there
             manifest = Manifest(kernel.boot_id)
         else:
@@ -365,6 +412,24 @@ def _sort(
         if (missing := _missing(holding))
     ]
     return list(there.values()), successors
+
+
+def _next_kernel(brought: Brought, boot_id: str, fd_store: FdStore, notes: list[str]) -> "Sealed | None":
+    """What is loaded; whatever else is in the fd store of kernels to come is dropped."""
+    if not brought.specs:
+        return None
+    from luod.sealed import newest
+
+    found = newest(brought.specs, boot_id)
+    for spec in brought.specs:
+        if found is not None and spec.fileno() == found.fds[0]:
+            continue
+        if found is None and spec.boot_id == boot_id:
+            notes.append("the fd store didn't bring all of the next kernel back: load it again")
+        fd_store.remove(spec.fileno())
+        spec.close()
+    brought.specs.clear()
+    return found
 
 
 def _is_way_of(session: Recorded, *, incoming: bool) -> bool:

@@ -2,31 +2,47 @@
 
 import errno
 import logging
+from contextlib import suppress
 
 import trio
 
 from luod import errors
+from luod.bell import Bell
 from luod.conversation import Conversation, Guests
 from luod.fds import FdBundle
 from luod.methods import Methods
+from luod.operations import Operations
 from luod.policy import Policy
 from luod.sockets import Peer
 from luod.transport import Connection
-from luod.update import Event, Watchers
+from luod.update import Event, Told, Updates
 from luod.varlink.service import Service
 
 log = logging.getLogger(__name__)
 
 _ACCEPT_PAUSE = 0.1
 
+_LAST_WORD = 5.0
+"""How long a live update may take to be brought back when luod stops, in seconds."""
+
 
 class Server:
     """Serves io.luod.* and org.varlink.service on listening sockets."""
 
-    def __init__(self, methods: Methods, service: Service, watchers: Watchers, policy: Policy) -> None:
+    def __init__(
+        self,
+        methods: Methods,
+        operations: Operations,
+        service: Service,
+        updates: Updates,
+        bell: Bell,
+        policy: Policy,
+    ) -> None:
         self._methods = methods
+        self._operations = operations
         self._service = service
-        self._watchers = watchers
+        self._updates = updates
+        self._bell = bell
         self._policy = policy
         self._room = trio.CapacityLimiter(policy.limits.connections)
         self._guests: dict[int, Guests] = {}
@@ -48,13 +64,25 @@ class Server:
                     await stop.wait()
                     accepting.cancel_scope.cancel()
                 self._stopping = True
-                self._watchers.tell_all(Event.STOPPING)
+                await self._end_update()
+                self._updates.watchers.tell_all(Told(Event.STOPPING))
                 for guests in self._guests.values():
                     for conversation in guests.conversations:
                         conversation.stop()
+                self._bell.ring()
                 connections.cancel_scope.deadline = trio.current_time() + grace
                 last.start_soon(self._abandon_after, grace)
             last.cancel_scope.cancel()
+
+    async def _end_update(self) -> None:
+        """Bring a live update back that luod doesn't go through with, as long as it is luod's: those who take part hear
+        it before anything else.
+        """
+        with suppress(errors.NoUpdate, errors.UpdateInProgress), trio.move_on_after(_LAST_WORD):
+            self._updates.abort("luod stops")
+            heard = self._bell.rings
+            while self._updates.current is not None:
+                heard = await self._bell.wait(heard)
 
     async def _abandon_after(self, grace: float) -> None:
         await trio.sleep(grace)
@@ -99,8 +127,10 @@ class Server:
             peer,
             guests,
             methods=self._methods,
+            operations=self._operations,
             service=self._service,
-            watchers=self._watchers,
+            updates=self._updates,
+            bell=self._bell,
             policy=self._policy,
         )
         most = self._policy.limits.connections_per_owner

@@ -69,6 +69,10 @@ class Journal:
         memory[self._end : start] = data[: RECORD.size]
         self._end += len(data)
 
+    def room(self) -> int:
+        """How many bytes there are until it takes a new memfd."""
+        return 0 if self._open is None or self._behind else len(self._open.memory) - self._end
+
     def _room_for(self, size: int) -> mmap.mmap:
         if self._open is None or self._behind or self._end + size > len(self._open.memory):
             with self._kernel.device() as device:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from luod.errors import KernelFailed, QuotaExceeded, answered
+from luod.errors import KernelFailed, LuodError, QuotaExceeded, answered
 from luod.fds import FIRST_HANDED, OwnedFd
 from luod.sockets import ancillary
 
@@ -245,18 +245,54 @@ def watchdog_seconds() -> float | None:
     return int(microseconds) / 1_000_000
 
 
-def machine_is_going_down() -> bool:
-    """Whether a SIGTERM is that of a shutdown. Where systemd isn't there to tell, any may be."""
-    if not _SYSTEMD_RUNS.exists():
-        return True
+def systemd_runs() -> bool:
+    """Whether PID 1 is systemd (sd_booted(3))."""
+    return _SYSTEMD_RUNS.exists()
+
+
+def is_service() -> bool:
+    """Whether systemd has started this process, as a service (systemd.exec(5))."""
+    return systemd_runs() and "INVOCATION_ID" in os.environ and "NOTIFY_SOCKET" in os.environ
+
+
+class CantAsk(LuodError):
+    """systemd can't be asked. The text says why."""
+
+
+class Said(NamedTuple):
+    """What systemctl said."""
+
+    status: int
+    out: str
+    err: str
+
+
+def systemctl(*words: str, patience: float = PATIENCE) -> Said:
+    """Ask systemd. It is given so many seconds. Raises CantAsk; that it refuses is an answer."""
     import subprocess
 
+    command = ["systemctl", "--no-pager", "--no-ask-password", *words]
     try:
-        ran = subprocess.run(["systemctl", "is-system-running"], capture_output=True, text=True, timeout=PATIENCE)
-    except (OSError, subprocess.TimeoutExpired) as error:
+        ran = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=patience
+        )
+    except subprocess.TimeoutExpired:
+        raise CantAsk(f"systemctl {words[0]}: no answer for {patience:g} s") from None
+    except OSError as error:
+        raise CantAsk(f"systemctl can't be run: {error.strerror}") from None
+    return Said(ran.returncode, ran.stdout, ran.stderr)
+
+
+def machine_is_going_down() -> bool:
+    """Whether a SIGTERM is that of a shutdown. Where systemd isn't there to tell, any may be."""
+    if not systemd_runs():
+        return True
+    try:
+        said = systemctl("is-system-running")
+    except CantAsk as error:
         log.warning("systemd can't be asked whether the machine is going down, so it may be: %s", error)
         return True
-    return ran.stdout.strip() == "stopping"
+    return said.out.strip() == "stopping"
 
 
 def logs_to_journal() -> bool:

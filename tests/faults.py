@@ -12,7 +12,10 @@ from luod.kernel.api import KernelError
 from luod.sim import client
 
 _SYSTEM = [
-    *((os, name) for name in ("memfd_create", "posix_fallocate", "pipe2", "pread", "fstat", "fchown", "readlink")),
+    *(
+        (os, name)
+        for name in ("memfd_create", "posix_fallocate", "write", "pipe2", "pread", "fstat", "fchown", "readlink")
+    ),
     (fcntl, "fcntl"),
     (mmap, "mmap"),
     (socket, "socketpair"),

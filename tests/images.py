@@ -1,4 +1,4 @@
-"""Images of kernels for tests: nothing that could run, and all that luod looks at."""
+"""Images of kernels for tests, in all that they come in (see `luod.sim.image`)."""
 
 import bz2
 import gzip
@@ -11,6 +11,7 @@ from lz4.block import compress as lz4_block
 
 from luod.fds import OwnedFd
 from luod.kernel.unpack import Packing
+from luod.sim import image
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -21,35 +22,23 @@ RELEASE = "7.3.4-test"
 BUILD_ID = bytes(range(20))
 LITERALS = (b"kho-v4", b"luo-v5")
 HANDLERS = (b"memfd-v2", b"vfio-pci-v1")
-POINTER = b"\xa0\xaa\x42\x81\xff\xff\xff\xff"
 BLOCK = 1 << 16
-X86_64, AARCH64, RISCV = 62, 183, 243
+X86_64, AARCH64, RISCV = image.X86_64, 183, 243
 
-
-def handler(name, pointer=POINTER):
-    """A struct liveupdate_file_handler: its functions, its name, two lists that it isn't in."""
-    return pointer + name.ljust(48, b"\0") + bytes(32)
+elf, handler, POINTER = image.elf, image.handler, image.POINTER
 
 
 def build_id_note(build_id=BUILD_ID):
-    return struct.pack("<III4s", 4, len(build_id), 3, b"GNU") + build_id
+    return image.build_id_note(build_id)
 
 
 def banner(release=RELEASE):
-    return f"Linux version {release} (nobody@nowhere) (gcc) #1 SMP\n\0".encode()
+    return image.banner(release)
 
 
 def memory(literals=LITERALS, handlers=HANDLERS, release=RELEASE, build_id=BUILD_ID, beside=b""):
     """What a kernel has in its memory, beside what is given."""
-    text = b"".join([banner(release), build_id_note(build_id), b"\0", *(name + b"\0" for name in literals)])
-    return b"".join([text.ljust(1024, b"\0"), *map(handler, handlers), beside])
-
-
-def elf(content, machine=X86_64):
-    """A vmlinux with one segment that has all of it."""
-    header = struct.pack("<4s5B7xHHIQQQI6H", b"\x7fELF", 2, 1, 1, 0, 0, 2, machine, 1, 0, 64, 0, 0, 64, 56, 1, 64, 0, 0)
-    segment = struct.pack("<IIQQQQQQ", 1, 5, 0, 0, 0, 120 + len(content), 120 + len(content), 4096)
-    return header + segment + content
+    return image.memory(literals, handlers, release, build_id, beside)
 
 
 def arm64_image(content, flags=0b1010):
@@ -63,12 +52,7 @@ def bzimage(kernel, packing=Packing.GZIP, *, protocol=0x20F, payload=None, cmdli
         payload = pack(kernel, packing)
         if packing is not Packing.GZIP:
             payload += struct.pack("<I", len(kernel))
-    setup = bytearray(4 * 512)
-    setup[0x1F1] = len(setup) // 512 - 1
-    setup[0x202:0x208] = struct.pack("<4sH", b"HdrS", protocol)
-    setup[0x238:0x23C] = struct.pack("<I", cmdline_size)
-    setup[0x248:0x250] = struct.pack("<II", 16, len(payload))
-    return bytes(setup) + bytes(16) + payload + b"behind it"
+    return image.shell(payload, protocol=protocol, cmdline_size=cmdline_size)
 
 
 def zboot(kernel, packing=Packing.GZIP):

@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str, str, str]] = {
     "start-afresh": ("Live updates", "restored", "", "Accept that what can't come back is lost"),
     "status": ("luod", "status", "", "Show how luod and its kernel are doing"),
     "manifest": ("luod", "manifest", "show|verify [FILE]", "Show or check what a live update carries over"),
+    "timeline": ("luod", "timeline", "", "Show where the time of a live update went"),
     "config": ("luod", "config", "cat|check [FILE]", "Show or check luod's configuration"),
     "install-units": ("luod", "units", "", "Put luod's systemd units in place"),
     "introspect": ("luod", "varlink", "[INTERFACE]", "Describe luod and its interfaces"),

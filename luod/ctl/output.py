@@ -29,14 +29,14 @@ def print_line(text: str) -> None:
     print(visible(text))
 
 
-def show(*parts: "RenderableType") -> None:
+def show(*parts: "RenderableType", plain_width: int = _ANY_WIDTH) -> None:
     """Print tables and texts, an empty line between them: as wide as the terminal, plain where there is none."""
     from rich.console import Console
 
     terminal = sys.stdout.isatty()
     console = Console(
         color_system="auto" if terminal and not os.environ.get("NO_COLOR") else None,
-        width=None if terminal else _ANY_WIDTH,
+        width=None if terminal else plain_width,
         highlight=False,
         emoji=False,
     )

@@ -19,6 +19,9 @@ DIRECTORY: Final = Path("/usr/local/lib/systemd/system")
 """Where systemd.unit(5) has units that an administrator installed: `systemctl edit` in /etc comes before them."""
 
 UNITS: Final = ("luod.socket", "luod.service")
+KEXEC: Final = "luod-kexec.service"
+"""What luod starts by itself: nobody enables it."""
+
 SURVIVE: Final = "luod.service.d/50-survive.conf"
 
 SURVIVES: Final = 255
@@ -86,7 +89,7 @@ def _contents(version: int | None, executable: str) -> Iterator[tuple[str, str]]
             f"{executable}: a system service doesn't see {hidden}; install luod elsewhere, in /opt for instance"
         )
     command = shlex.quote(executable).replace("%", "%%")
-    for name in (*UNITS, *([SURVIVE] if version < CARRIES else [])):
+    for name in (*UNITS, KEXEC, *([SURVIVE] if version < CARRIES else [])):
         yield name, (_shipped() / name).read_text().replace(_EXECUTABLE, f"={command}")
 
 
@@ -94,7 +97,7 @@ def _have_there(place: Path, contents: Mapping[str, str]) -> tuple[list[Path], l
     """Have these files there and no others of ours. Which were written, and which removed. Raises Failed."""
     try:
         written = [path for name, text in contents.items() if _write(path := place / name, text)]
-        removed = [path for name in (*UNITS, SURVIVE) if name not in contents and _remove(path := place / name)]
+        removed = [path for name in (*UNITS, KEXEC, SURVIVE) if name not in contents and _remove(path := place / name)]
     except OSError as error:
         hint = ": try it as root" if isinstance(error, PermissionError) else ""
         raise Failed(f"{error.filename}: {error.strerror}{hint}") from None

@@ -14,6 +14,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from luod.ctl.bars import Pen, Scale, Stroke, draw
 from luod.ctl.output import visible
 
 _PLAIN_WIDTH: Final = 80
@@ -21,8 +22,6 @@ _WIDEST: Final = 120
 _COLOURS: Final = {"kernel": "magenta", "luod": "cyan", "archive": "green", "cache": "yellow", "vm": "bright_blue"}
 _WHO: Final = 8
 _ERASED: Final = "\r\x1b[K"
-_TICKS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
-_TICK_ROOM: Final = 7
 
 
 class Doing(IntEnum):
@@ -35,8 +34,13 @@ class Doing(IntEnum):
     DARK = 4
 
 
-_PENS: Final = {Doing.UP: "·.", Doing.STARTING: "╌-", Doing.WORK: "─~", Doing.LUOD: "━=", Doing.DARK: "█#"}
-"""How it is drawn, in UTF-8 and in ASCII."""
+_PENS: Final = {
+    Doing.UP: Pen("·", "."),
+    Doing.STARTING: Pen("╌", "-"),
+    Doing.WORK: Pen("─", "~"),
+    Doing.LUOD: Pen("━", "="),
+    Doing.DARK: Pen("█", "#"),
+}
 
 _LEGEND: Final = {
     Doing.STARTING: "starts",
@@ -134,7 +138,7 @@ class Screen:
         end = max(end for bar in bars for _, _, end in bar.parts)
         label = max(len(bar.what) for bar in bars)
         width = self._console.width - _WHO - 1 - label - 2 - 9
-        scale = _Scale(self.begun, end, width)
+        scale = Scale(self.begun, end, width)
         rows = Table.grid(padding=(0, 1, 0, 0))
         for column in (_WHO - 1, label + 1, width):
             rows.add_column(width=column, no_wrap=True)
@@ -142,29 +146,15 @@ class Screen:
         rows.add_row("", "", Text(scale.ticks(), "dim"), Text("took", "dim"))
         for bar in bars:
             style = _COLOURS.get(bar.who, "red")
-            drawn = self._drawn(bar, scale, scale.cell(kexec), style)
+            strokes = [
+                Stroke(_PENS[doing], style if doing >= Doing.WORK else f"dim {style}", start, end)
+                for doing, start, end in sorted(bar.parts)
+            ]
+            drawn = draw(strokes, scale, ascii_only=self._ascii, lines={scale.cell(kexec): "dim"})
             rows.add_row(Text(bar.who, style), bar.what, drawn, duration(bar.seconds))
         self._print(rows)
-        legend = [f"{2 * self._pen(doing)} {meaning}" for doing, meaning in _LEGEND.items()]
+        legend = [f"{2 * _PENS[doing].drawn(ascii_only=self._ascii)} {meaning}" for doing, meaning in _LEGEND.items()]
         self._print(Text("  ".join(legend), "dim"))
-
-    def _pen(self, doing: Doing) -> str:
-        return _PENS[doing][self._ascii]
-
-    def _drawn(self, bar: Bar, scale: "_Scale", kexec: int, style: str) -> Text:
-        cells: list[Doing | None] = [None] * scale.width
-        for doing, start, end in sorted(bar.parts):
-            first, last = scale.cell(start), scale.cell(end)
-            cells[first : last + 1] = [doing] * (last + 1 - first)
-        drawn = Text()
-        for number, cell in enumerate(cells):
-            if cell is not None:
-                drawn.append(self._pen(cell), style if cell >= Doing.WORK else f"dim {style}")
-            elif number == kexec:
-                drawn.append("|" if self._ascii else "│", "dim")
-            else:
-                drawn.append(" ")
-        return drawn
 
     def _print(self, what: RenderableType, *, soft_wrap: bool = False) -> None:
         with self._console.capture() as captured:
@@ -179,27 +169,6 @@ class Screen:
         if self._animated:
             text = f"{' ' * _WHO}… waiting for {', '.join(self._awaited)}" if self._awaited else ""
             print(f"{_ERASED}{text[: self._console.width - 1]}", end="", flush=True)
-
-
-class _Scale:
-    """Where a moment is, in cells of a bar."""
-
-    def __init__(self, start: float, end: float, width: int) -> None:
-        self.width = width
-        self._start = start
-        self._cells_per_second = width / max(end - start, 0.001)
-
-    def cell(self, moment: float) -> int:
-        return min(max(int((moment - self._start) * self._cells_per_second), 0), self.width - 1)
-
-    def ticks(self) -> str:
-        """Seconds, above the cells where they begin."""
-        step = next((tick for tick in _TICKS if tick * self._cells_per_second >= _TICK_ROOM), _TICKS[-1])
-        line, number = "", 0
-        while (place := round(number * step * self._cells_per_second)) + _TICK_ROOM <= self.width:
-            line = line.ljust(place) + (f"{number * step:g}" if number else "0 s")
-            number += 1
-        return line
 
 
 def duration(seconds: float) -> str:

@@ -75,6 +75,16 @@ def with_parameter(line: str, name: str, value: str) -> str:
     return longer
 
 
+def without_parameter(line: str, name: str) -> str:
+    """The line without what it says of a parameter to the kernel; all else is as it was."""
+    before = os.fsencode(line)
+    kept, end = b"", 0
+    for word in _for_the_kernel(before):
+        if os.fsdecode(_parted(word.group())[0]) == name:
+            kept, end = kept + before[end : word.start()].rstrip(), word.end()
+    return os.fsdecode((kept + before[end:]).strip() if end else before)
+
+
 def check(line: str, most: int = COMMAND_LINE_SIZE - 1) -> None:
     """Raise CommandLineError where the line has more than `most` bytes (`Image.command_line_max`), or a NUL."""
     size = len(os.fsencode(line))

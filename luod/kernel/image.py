@@ -9,10 +9,10 @@ import os
 import stat
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 from luod.kernel.api import ImageError
 from luod.kernel.cmdline import COMMAND_LINE_SIZE
@@ -55,6 +55,34 @@ class Image:
     abi: Abi
     command_line_max: int
     page_size: int | None
+
+    def facts(self) -> dict[str, Any]:
+        """The same as JSON can have it."""
+        return {
+            "kind": str(self.kind),
+            "packing": self.packing and str(self.packing),
+            "architecture": self.architecture,
+            "release": self.release,
+            "buildIds": sorted(self.build_ids),
+            "abi": {name: sorted(strings) for name, strings in vars(self.abi).items()},
+            "commandLineMax": self.command_line_max,
+            "pageSize": self.page_size,
+        }
+
+    @classmethod
+    def of_facts(cls, facts: Mapping[str, Any]) -> Self:
+        """Raises KeyError, TypeError or ValueError where these are no image's."""
+        packing = facts.get("packing")
+        return cls(
+            kind=Kind(facts["kind"]),
+            packing=None if packing is None else Packing(packing),
+            architecture=facts["architecture"],
+            release=facts["release"],
+            build_ids=frozenset(facts["buildIds"]),
+            abi=Abi(**{name: frozenset(strings) for name, strings in facts["abi"].items()}),
+            command_line_max=facts["commandLineMax"],
+            page_size=facts.get("pageSize"),
+        )
 
 
 def read_image(fd: int, *, patience: float = PATIENCE) -> Image:

@@ -50,6 +50,10 @@ class RunningKernel:
         """As in uname(2)."""
         return self._text("proc/sys/kernel/osrelease")
 
+    def architecture(self) -> str:
+        """As in uname(2)."""
+        return os.uname().machine
+
     def command_line(self) -> str:
         """What it was started with."""
         return self._text("proc/cmdline")

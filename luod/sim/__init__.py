@@ -2,7 +2,9 @@
 
 It is a process of its own: `python -m luod.sim` serves, `luod.sim.client.SimKernel(path)` is the kernel behind its
 socket, `luod.sim.client.Control(path)` makes it kexec and fail, and `luod.sim.process.simulator(path)` runs one for
-the length of a `with` block. Nothing outlives the process: it keeps descriptors, and so files, as a kernel does.
+the length of a `with` block. `luod.sim.client.SimMachine(path)` loads the next kernel and goes into it, which ends the
+process that does; `luod.sim.image.bzimage()` is what it can go into. Nothing outlives the simulator's process: it keeps
+descriptors, and so files, as a kernel does.
 
 Its rules are those of Linux 7.3 (kernel/liveupdate/, mm/memfd_luo.c). What a process can't do:
 
@@ -17,6 +19,8 @@ Its rules are those of Linux 7.3 (kernel/liveupdate/, mm/memfd_luo.c). What a pr
   doesn't.
 - A process of the old kernel lives on after kexec. Its descriptors answer ENODEV, its copies of preserved files
   are no longer those that came over.
+- What the next kernel takes over is told by the names in its image and by its command line alone. Where a real one
+  would panic, a simulated one has nothing.
 - A retrieved file is "/ (deleted)" in /proc/self/fd. Here it is "/memfd: (deleted)".
 - A session's descriptor is a socket: /proc/self/fd doesn't show the session's name, and other calls than LUO's
   answer as a socket does. A LUO call on a descriptor that is no session answers ENOTTY, as it should.

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from luod.sim import wire
+from luod.sim import image, wire
 
 _DESCRIPTION = """\
 Simulates a kernel with the Live Update Orchestrator, for tests and for authors of clients.
@@ -24,7 +24,13 @@ Without a command it serves until SIGTERM or SIGINT: luod and its clients use th
   fault   let a call fail:   fault PRESERVE_FD ENOMEM --nth 2
   delay   make a call slow:  delay PRESERVE_FD 5
   clear   forget all faults and delays
+
+And one that works without:
+
+  image   write the image of a kernel that a simulated one can go into: image FILE
 """
+
+_STRINGS = {"kho": image.KHO, "luo": image.LUO, "handlers": image.HANDLERS}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,6 +63,12 @@ def _parser() -> argparse.ArgumentParser:
     delay.add_argument("call")
     delay.add_argument("seconds", type=float)
     commands.add_parser("clear", parents=[where])
+    made = commands.add_parser("image")
+    made.add_argument("file")
+    made.add_argument("--release", default=image.RELEASE)
+    for whose, usual in _STRINGS.items():
+        names = made.add_argument(f"--{whose}", metavar="NAME", nargs="*", default=usual)
+        names.help = f"the names of what it can take over, {' '.join(usual)}"
     return parser
 
 
@@ -73,6 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     path = getattr(chosen, "socket", wire.default_path())
     try:
+        if chosen.command == "image":
+            path = chosen.file
+            return _write_image(chosen)
         return _serve(path) if chosen.command is None else _control(path, chosen)
     except OSError as error:
         print(f"{parser.prog}: {path}: {error.strerror}", file=sys.stderr)
@@ -111,6 +126,13 @@ def _told_to_stop() -> Iterator[socket.socket]:
             signal.signal(number, lambda number, frame: None)
         yield stop
         signal.set_wakeup_fd(-1)
+
+
+def _write_image(chosen: argparse.Namespace) -> int:
+    strings = {whose: getattr(chosen, whose) for whose in _STRINGS}
+    with open(chosen.file, "wb") as file:
+        file.write(image.bzimage(release=chosen.release, **strings))
+    return 0
 
 
 def _control(path: str, chosen: argparse.Namespace) -> int:

@@ -7,12 +7,17 @@ import errno
 import fcntl
 import json
 import os
+import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from luod.fds import OwnedFd
 from luod.kernel.api import Call, KernelError, SessionFd
+from luod.kernel.cmdline import KHO, check, is_on
+from luod.kernel.image import Image
+from luod.kernel.running import NotKnown
 from luod.names import KERNEL_NAME_MAX
 from luod.sim import wire
 
@@ -50,6 +55,14 @@ def _call(sock: socket.socket, call: Call, fds: Sequence[int] = (), **fields: An
         return _ask(sock, call, fds, **fields)
     except OSError as error:
         raise KernelError(call, errno.ENODEV if error.errno in _GONE else error.errno or 0) from None
+
+
+def _read(reply: wire.Message) -> dict[str, Any]:
+    """What is in the memory that came with a reply."""
+    with reply.fds as fds, open(fds.take_all()[0].hand_on(), "rb") as file:
+        file.seek(0)
+        body: dict[str, Any] = json.load(file)
+    return body
 
 
 class SimSession(SessionFd):
@@ -158,6 +171,100 @@ class SimKernel:
             return boot_id
 
 
+class NextKernel(NamedTuple):
+    """The kernel that is loaded: its image, what it is to be started with, and how large its initrd is, in bytes."""
+
+    image: Image
+    command_line: str
+    initrd_bytes: int | None
+
+
+class SimRunning:
+    """The simulated kernel that runs (see `kernel.machine.Running`). Each method raises OSError where none listens."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def release(self) -> str:
+        return self._image().release
+
+    def architecture(self) -> str:
+        return self._image().architecture
+
+    def command_line(self) -> str:
+        line: str = self._what()["command_line"]
+        return line
+
+    def live_update_is_on(self) -> bool:
+        is_on: bool = self._what()["live_update"]
+        return is_on
+
+    def kho_is_on(self) -> bool | NotKnown:
+        return is_on(self.command_line(), KHO) is not False
+
+    def an_image_is_loaded(self) -> bool:
+        return self.next_kernel() is not None
+
+    def build_id(self) -> str | NotKnown:
+        return min(self._image().build_ids, default=NotKnown("it has none"))
+
+    def image(self, elsewhere: Iterable[Path] = ()) -> Image | NotKnown:
+        """A simulated kernel knows itself: nothing is looked for."""
+        return self._image()
+
+    def next_kernel(self) -> NextKernel | None:
+        """What no real kernel tells."""
+        loaded = self._what()["loaded"]
+        return loaded and NextKernel(**{**loaded, "image": Image.of_facts(loaded["image"])})
+
+    def _image(self) -> Image:
+        return Image.of_facts(self._what()["image"])
+
+    def _what(self) -> dict[str, Any]:
+        with _connect(self._path) as sock:
+            return _read(_ask(sock, "machine"))
+
+
+class SimMachine:
+    """The machine of the simulated kernel behind a socket (see `kernel.machine.Machine`)."""
+
+    is_simulated = True
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.running = SimRunning(path)
+
+    def load(self, kernel_fd: int, command_line: str, initrd_fd: int | None = None) -> None:
+        check(command_line)
+        fds = [kernel_fd] if initrd_fd is None else [kernel_fd, initrd_fd]
+        for fd in fds:
+            try:
+                fcntl.fcntl(fd, fcntl.F_GETFD)
+            except (OSError, ValueError):
+                raise KernelError(Call.KEXEC_LOAD, errno.EBADF) from None
+        self._call(Call.KEXEC_LOAD, fds, command_line=command_line)
+
+    def unload(self) -> None:
+        self._call(Call.KEXEC_UNLOAD)
+
+    def kexec(self) -> None:
+        self._call(Call.KEXEC)
+        power_off()
+
+    def _call(self, call: Call, fds: Sequence[int] = (), **fields: Any) -> None:
+        try:
+            sock = _connect(self._path)
+        except OSError:
+            raise KernelError(call, errno.ENODEV) from None
+        with sock:
+            _call(sock, call, fds, **fields)
+
+
+def power_off() -> None:
+    """End as a process ends whose machine has gone into another kernel."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 class FileState(NamedTuple):
     """A file in a session. `size` is in bytes, as it will be or was handed over."""
 
@@ -195,9 +302,7 @@ class Control:
 
     def state(self) -> State:
         """What there is, sessions in the order of their making, outgoing ones first."""
-        with self._ask("state").fds as fds, open(fds.take_all()[0].hand_on(), "rb") as file:
-            file.seek(0)
-            body = json.load(file)
+        body = _read(self._ask("state"))
         return State(
             body["boot_id"],
             body["opened"],

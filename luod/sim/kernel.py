@@ -5,17 +5,39 @@ Every failure is an OSError with the errno that the kernel gives, checked in the
 
 import errno
 import os
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from luod.fds import OwnedFd
-from luod.kernel.api import Call
+from luod.kernel.api import Call, ImageError
+from luod.kernel.cmdline import COMMAND_LINE_SIZE, turns_on_live_update
+from luod.kernel.compatible import Abi
+from luod.kernel.image import Image, Kind, read_image
+from luod.kernel.unpack import Packing
 from luod.names import KERNEL_NAME_MAX
-from luod.sim import memfd
+from luod.sim import image, memfd
 
 FREEZE: Final = "FREEZE"
 """The step of kexec that a fault can strike beside the calls of `kernel.api.Call`: the freeze of one file."""
 
 FAULTY: Final = frozenset([*Call, FREEZE])
+
+COMMAND_LINE: Final = "quiet liveupdate=on kho=on"
+"""What the first kernel was started with."""
+
+FIRST: Final = Image(
+    kind=Kind.BZIMAGE,
+    architecture="x86_64",
+    packing=Packing.GZIP,
+    release=image.RELEASE,
+    build_ids=frozenset({"00" * 20}),
+    abi=Abi(*map(frozenset, (image.KHO, image.LUO, image.HANDLERS))),
+    command_line_max=COMMAND_LINE_SIZE - 1,
+    page_size=4096,
+)
+"""The first kernel."""
+
+_HANDLER: Final = "memfd-"
+"""What the name of the one handler begins with."""
 
 
 def _refuse(number: int) -> NoReturn:
@@ -104,11 +126,22 @@ class Session:
         self.files.clear()
 
 
+class Loaded(NamedTuple):
+    """The next kernel: its image, what it is to be started with, and how large its initrd is, in bytes."""
+
+    image: Image
+    command_line: str
+    initrd_bytes: int | None
+
+
 class Kernel:
     """A kernel, and after `kexec` the next one."""
 
     def __init__(self) -> None:
         self.faults = Faults()
+        self.image = FIRST
+        self.command_line = COMMAND_LINE
+        self._loaded: Loaded | None = None
         self._opened = False
         self._open_error = 0
         self._outgoing: dict[bytes, Session] = {}
@@ -241,7 +274,55 @@ class Kernel:
         self._preserved.clear()
         self._opened = False
         self._open_error = open_error
+        self._loaded = None
         self._boot()
+
+    def load(self, kernel: int | None, command_line: str, initrd: int | None) -> None:
+        """kexec_file_load: EBADF, ENOEXEC, then what is wrong with the line and the initrd (EINVAL). The descriptors
+        are borrowed; None stands for a kernel that isn't open.
+        """
+        if kernel is None:
+            _refuse(errno.EBADF)
+        try:
+            image = read_image(kernel)
+        except ImageError:
+            _refuse(errno.ENOEXEC)
+        if image.kind is not Kind.BZIMAGE:
+            _refuse(errno.ENOEXEC)
+        initrd_bytes = None if initrd is None else os.fstat(initrd).st_size
+        if initrd_bytes == 0 or len(os.fsencode(command_line)) > image.command_line_max:
+            _refuse(errno.EINVAL)
+        self.faults.strike(Call.KEXEC_LOAD)
+        self._loaded = Loaded(image, command_line, initrd_bytes)
+
+    def unload(self) -> None:
+        self.faults.strike(Call.KEXEC_UNLOAD)
+        self._loaded = None
+
+    def enter_next(self) -> None:
+        """Become the kernel that is loaded, which takes over what it can read: EINVAL where there is none."""
+        going = self._loaded or _refuse(errno.EINVAL)
+        self.faults.strike(Call.KEXEC)
+        ours, theirs = self.image.abi, going.image.abi
+        open_error = 0
+        if not theirs.luo or turns_on_live_update(going.command_line) is False:
+            open_error = errno.ENOENT
+        carry = ours.kho <= theirs.kho and ours.luo <= theirs.luo
+        if carry and not open_error and any(session.files for session in self._outgoing.values()):
+            known = all(name in theirs.handlers for name in ours.handlers if name.startswith(_HANDLER))
+            open_error = 0 if known else errno.EIO
+        self.kexec(carry=carry, open_error=open_error)
+        self.image, self.command_line = going.image, going.command_line
+
+    def machine(self) -> dict[str, Any]:
+        """The kernel that runs and the next one, as `client.SimRunning` reads it."""
+        loaded = self._loaded
+        return {
+            "image": self.image.facts(),
+            "command_line": self.command_line,
+            "live_update": self._open_error != errno.ENOENT,
+            "loaded": loaded and {**loaded._asdict(), "image": loaded.image.facts()},
+        }
 
     def state(self) -> dict[str, Any]:
         """What there is, in the form of `client.State`."""

@@ -65,9 +65,19 @@ class Request:
             _refuse("carry")
         return value
 
-    def fd(self) -> OwnedFd | None:
-        """The descriptor that came, if one did. It is closed with the request unless it is handed on."""
-        return self._fds[0] if self._fds else None
+    def command_line(self) -> str:
+        value = self._body.get("command_line")
+        if not isinstance(value, str) or "\0" in value:
+            _refuse("command_line")
+        try:
+            os.fsencode(value)
+        except ValueError:
+            _refuse("command_line")
+        return value
+
+    def fd(self, number: int = 0) -> OwnedFd | None:
+        """A descriptor that came, if it did. It is closed with the request unless it is handed on."""
+        return self._fds[number] if number < len(self._fds) else None
 
     def sock(self) -> socket.socket:
         """The descriptor that came, as a socket that the caller owns."""

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from luod.fds import FdBundle, OwnedFd
 from luod.kernel.api import Call
@@ -25,6 +25,8 @@ from luod.sim import wire
 from luod.sim.kernel import Kernel, Session
 from luod.sim.listener import Listener
 from luod.sim.request import Request
+
+_REBOOTS: Final = ("kexec", Call.KEXEC)
 
 Answer = dict[str, Any] | OwnedFd | None
 """What a call gives back: fields of the reply, or a descriptor beside it."""
@@ -86,8 +88,14 @@ class Server:
             Call.CREATE_SESSION: lambda end, request: self._make_session(end, request, self._kernel.create_session),
             Call.RETRIEVE_SESSION: lambda end, request: self._make_session(end, request, self._kernel.retrieve_session),
             "boot_id": lambda end, request: {"boot_id": self._kernel.boot_id},
-            "state": self._state,
-            "kexec": self._kexec,
+            "state": lambda end, request: _in_memory(self._kernel.state()),
+            "machine": lambda end, request: _in_memory(self._kernel.machine()),
+            "kexec": lambda end, request: self._kexec(
+                lambda: self._kernel.kexec(carry=request.carry(), open_error=request.errno())
+            ),
+            Call.KEXEC_LOAD: self._load,
+            Call.KEXEC_UNLOAD: lambda end, request: self._kernel.unload(),
+            Call.KEXEC: lambda end, request: self._kexec(self._kernel.enter_next),
             "fault": self._fault,
             "delay": self._delay,
             "clear": self._clear,
@@ -168,7 +176,7 @@ class Server:
     def _answer(self, end: End, message: wire.Message) -> None:
         """Carry a request out and reply. One that brings no socket for the reply is dropped."""
         call = str(message.body.get("call"))
-        if call == "kexec" and time.monotonic() < self._busy_until:  # reboot() waits for calls under way
+        if call in _REBOOTS and time.monotonic() < self._busy_until:  # reboot() waits for calls under way
             self._later(self._busy_until, partial(self._answer, end, message))
             return
         body: dict[str, Any] = {"errno": 0}
@@ -236,15 +244,12 @@ class Server:
         fd = request.fd()
         self._kernel.preserve_fd(session, None if fd is None else fd.fileno(), request.token())
 
-    def _state(self, end: End, request: Request) -> OwnedFd:
-        """In a memfd, for it can be longer than a packet."""
-        text = OwnedFd(os.memfd_create("luod.sim state", os.MFD_CLOEXEC))
-        with open(text.fileno(), "w", encoding="ascii", closefd=False) as file:
-            json.dump(self._kernel.state(), file)
-        return text
+    def _load(self, end: End, request: Request) -> None:
+        kernel, initrd = (None if fd is None else fd.fileno() for fd in (request.fd(0), request.fd(1)))
+        self._kernel.load(kernel, request.command_line(), initrd)
 
-    def _kexec(self, end: End, request: Request) -> None:
-        self._kernel.kexec(carry=request.carry(), open_error=request.errno())
+    def _kexec(self, kexec: Callable[[], None]) -> None:
+        kexec()
         for old in list(self._ends.values()):
             if old.session is not None or old.opener:
                 self._forget(old)
@@ -258,6 +263,14 @@ class Server:
     def _clear(self, end: End, request: Request) -> None:
         self._kernel.faults.clear()
         self._delays.clear()
+
+
+def _in_memory(what: dict[str, Any]) -> OwnedFd:
+    """As JSON in a memfd, for it can be longer than a packet."""
+    text = OwnedFd(os.memfd_create("luod.sim answer", os.MFD_CLOEXEC))
+    with open(text.fileno(), "w", encoding="ascii", closefd=False) as file:
+        json.dump(what, file)
+    return text
 
 
 def _reply(sock: socket.socket, body: dict[str, Any], gift: FdBundle) -> None:

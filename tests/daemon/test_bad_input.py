@@ -328,7 +328,6 @@ async def test_what_is_not_there_is_named(host):
         for method, error, parameters in (
             ("io.luod.Nothing.Create", "InterfaceNotFound", {"interface": "io.luod.Nothing"}),
             ("io.luod.Custody.Delete", "MethodNotFound", {"method": "io.luod.Custody.Delete"}),
-            ("io.luod.Update.Preflight", "MethodNotImplemented", {"method": "io.luod.Update.Preflight"}),
             ("List", "InterfaceNotFound", {"interface": "List"}),
         ):
             reply = await wire.call(method, {})

@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from bystander import BLOCKS, lingering_socket, nobody_waits
-from luod import daemon, methods
+from luod import daemon, served
 from luod.errors import KernelFailed, QuotaExceeded
 from luod.kernel.api import Call as KernelCall
 from luod.varlink.messages import Call
@@ -217,9 +217,9 @@ async def test_a_failing_kernel_is_named(host):
 
 @pytest.mark.warns("io.luod.Update.Status of uid")
 async def test_a_fault_of_luods_own_ends_one_connection_and_nothing_else(host, monkeypatch):
-    served = methods.SERVED["io.luod.Update.Status"]
-    broken = methods.Served(served.method, lambda methods, request: [][0])
-    monkeypatch.setitem(methods.SERVED, "io.luod.Update.Status", broken)
+    status = served.SERVED["io.luod.Update.Status"]
+    broken = served.Served(status.method, lambda operations, request: [][0], for_operators=True)
+    monkeypatch.setitem(served.SERVED, "io.luod.Update.Status", broken)
     async with host.client() as luod:
         await luod.create("ram")
         async with host.wire() as wire:

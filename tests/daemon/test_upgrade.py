@@ -12,9 +12,10 @@ import pytest
 
 from eventually import within
 from luod.client import connect
-from luod.errors import InvalidParameter, MethodNotFound
+from luod.errors import InvalidParameter, MethodNotFound, NoUpdate, PreflightFailed
 from luod.interface import custody
-from luod.methods import SERVED, WATCH
+from luod.served import SERVED, STREAMS
+from luod.sim.image import bzimage
 from memory import content, memfd
 from survivor import survivor
 from wanderer import Wanderer, wandering
@@ -130,9 +131,25 @@ def watch(client):
         assert next(events).event == "watching"
 
 
+def load(client):
+    with memfd(bzimage()) as fd:
+        client.load_kernel(fd, reuse=True)
+
+
+def update(client):
+    """One that comes to nothing, for no kernel is loaded."""
+    with client.update() as steps, pytest.raises(PreflightFailed):
+        list(steps)
+
+
+def follow(client):
+    with client.follow() as steps:
+        next(steps)
+
+
 def refused(client, member, error, **parameters):
     with pytest.raises(error):
-        client.call(f"{custody.NAME}.{member}", parameters)
+        client.call(member if "." in member else f"{custody.NAME}.{member}", parameters)
 
 
 ASKED = {
@@ -149,6 +166,14 @@ ASKED = {
     "Status": lambda client: client.status(),
     "Manifest": lambda client: client.manifest(),
     "Watch": watch,
+    "Preflight": lambda client: client.preflight(),
+    "Start": update,
+    "LoadKernel": load,
+    "Follow": follow,
+    "Abort": lambda client: refused(client, "io.luod.Update.Abort", NoUpdate),
+    "UnloadKernel": lambda client: client.unload_kernel(),
+    "Timeline": lambda client: client.timeline(),
+    "StartAfresh": lambda client: client.start_afresh(),
     "GetInfo": lambda client: client.call("org.varlink.service.GetInfo"),
     "GetInterfaceDescription": lambda client: client.call(DESCRIBE, {"interface": custody.NAME}),
     "no such method": lambda client: refused(client, "Nonsense", MethodNotFound),
@@ -157,7 +182,7 @@ ASKED = {
 
 
 def test_everything_is_asked_for():
-    assert {name.rpartition(".")[2] for name in (*SERVED, WATCH)} <= ASKED.keys()
+    assert {name.rpartition(".")[2] for name in (*SERVED, *STREAMS)} <= ASKED.keys()
 
 
 def test_an_upgrade_under_load_undoes_nothing_and_the_old_luod_serves_until_it_is_stopped(

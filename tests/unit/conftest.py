@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
+import images
 from luod.custody import Custodian
 from luod.errors import WireError
 from luod.fds import OwnedFd
@@ -15,10 +16,13 @@ from luod.holdings import Holdings
 from luod.kernel.shared import SharedKernel
 from luod.lifecycle import Mode, State
 from luod.memory import Given
+from luod.next_kernel import NextKernel
+from luod.origin import origin_in
 from luod.policy import Limits, Owner, Policy
 from luod.recovery import RestoreImpossible, recover
 from luod.renewal import go_on
-from luod.sim.client import SimKernel
+from luod.sim import image
+from luod.sim.client import SimKernel, SimMachine
 from luod.store import SLOTS
 from luod.systemd import FdStore
 from manager import service_manager
@@ -154,6 +158,9 @@ class PluggedFdStore:
         self._plug = plug
         self.most = store.most
 
+    def __len__(self):
+        return len(self._store)
+
     def room_for(self, count):
         self._store.room_for(count)
 
@@ -207,6 +214,9 @@ class SteppedJournal:
     def fall_behind(self):
         self._journal.fall_behind()
 
+    def room(self):
+        return self._journal.room()
+
     def give_up(self):
         self._journal.give_up()
 
@@ -216,6 +226,8 @@ class Machine:
 
     def __init__(self, control):
         self.control = control
+        self.hardware = SimMachine(control.path)
+        self.afresh = False
         self.limits = {}
         self.descriptors = 10_000
         self.changes = 0
@@ -230,7 +242,8 @@ class Machine:
         shared = SharedKernel(self.kernel, patience=0.0)
         store, handed = self.manager.store() if self.manager else (FdStore(), [])
         self.fd_store = PluggedFdStore(store, self.kernel.plug)
-        self.recovered = recover(shared, self.fd_store, handed)
+        expected = None if self.afresh else origin_in(self.hardware.running.command_line())
+        self.recovered = recover(shared, self.fd_store, handed, expected)
         self.journal = SteppedJournal(self.recovered.journal, self.control, self.kernel)
         holdings = Holdings(
             shared,
@@ -242,6 +255,7 @@ class Machine:
             there=self.recovered.there,
         )
         self.custodian = Custodian(holdings)
+        self.loader = NextKernel(self.hardware, self.fd_store, holdings, self.recovered.next_kernel)
         go_on(holdings, self.recovered.successors)
         self.kernel.plug.pull_after(-1)
         return self.custodian
@@ -254,6 +268,7 @@ class Machine:
             custodian, self.custodian = self.custodian, None
             self.kernel.plug.pull_after(-1)
             custodian.give_up_all()
+            self.loader.close()
             self.recovered.unclear.kept().close()
             self.fd_store.close()
             self.kernel.close()
@@ -336,6 +351,19 @@ class Machine:
             return impossible.reason
         return None
 
+    def goes_into(self, line, **what):
+        """A kexec into a kernel with these strings in it, that others have loaded; luod is not started."""
+        with images.file(image.bzimage(**what)) as kernel:
+            self.hardware.load(kernel.fileno(), line)
+        self.goes_into_what_is_loaded()
+
+    def goes_into_what_is_loaded(self):
+        """The same into what is loaded."""
+        self.hardware.kexec()
+        self.stop()
+        if self.manager is not None:
+            self.manager.forget(*self.manager.names)
+
     # What a test does
 
     def create(self, name, *contents, owner=ALICE):
@@ -416,8 +444,9 @@ class Machine:
 
 
 @pytest.fixture
-def machine(sim):
-    """A machine on which luod was started."""
+def machine(sim, monkeypatch):
+    """A machine on which luod was started. Who goes into the next kernel lives on."""
+    monkeypatch.setattr("luod.sim.client.power_off", lambda: None)
     machine = Machine(sim)
     machine.boot()
     yield machine

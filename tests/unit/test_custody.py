@@ -794,14 +794,14 @@ def test_a_file_that_the_kernel_has_already_takes_no_more_room(machine, alice):
 
 def test_who_has_a_session_finds_room_in_the_fd_store_for_its_files(kept_machine, alice):
     machine = kept_machine
-    machine.manager.most = 20
+    machine.manager.most = 28
     machine.start_anew()
     made = [f"s{number}" for number in range(6)]
     for name in made:
         machine.create(name)
     with pytest.raises(errors.QuotaExceeded) as caught:
         machine.create("one more")
-    assert (caught.value.quota, caught.value.limit) == ("fd store entries", 20)
+    assert (caught.value.quota, caught.value.limit) == ("fd store entries", 28)
     for name in made:
         machine.preserve(name, {0: b"one"})
     machine.start_anew()  # each session needs a new bag now, and one at a time a new session of the kernel

@@ -15,21 +15,25 @@ ROOT = Path(luod.__file__).parent
 LAYERS = (
     ("errors", "names"),
     (
-        *("fds", "lifecycle", "manifest", "memory", "policy", "sockets", "bag"),
+        *("fds", "lifecycle", "manifest", "memory", "policy", "sockets", "bag", "blackbox", "timeline"),
         *("kernel.abi", "kernel.api", "kernel.shared", "kernel.cmdline", "kernel.compatible", "kernel.unpack"),
     ),
     ("varlink", "interface", "holdings", "renewal", "custody", "update"),
     (
-        *("config", "recovery", "sim", "store", "systemd", "transport"),
-        *("kernel.device", "kernel.image", "kernel.kexec", "kernel.running"),
+        *("bell", "config", "flight", "moments", "recovery", "sim", "store", "systemd", "transport"),
+        *("next_kernel", "origin", "sealed"),
+        *("kernel.device", "kernel.filesystems", "kernel.image", "kernel.kexec", "kernel.machine", "kernel.running"),
     ),
-    ("kernel.find", "methods", "conversation", "server", "carry_over", "client"),
+    (
+        *("kernel.find", "leave", "going", "pause", "carry_over", "departure"),
+        *("facts", "methods", "preflight", "operations", "served", "conversation", "server", "client"),
+    ),
     ("daemon", "supervisor", "ctl", "demo", "__main__"),
 )
 """Lowest first. A module of a layer imports from its own and from those below."""
 
 ONLY_IN = {
-    "trio": ("transport", "conversation", "server", "carry_over", "daemon", "client", "demo"),
+    "trio": ("bell", "transport", "conversation", "server", "carry_over", "departure", "daemon", "client", "demo"),
     "pydantic": ("config", "interface", "manifest", "policy", "client", "ctl", "demo"),
     "pyroute2": (),
     "click": ("ctl",),
@@ -37,15 +41,15 @@ ONLY_IN = {
     "backports": ("kernel.unpack",),
     "compression": ("kernel.unpack",),
     "lz4": ("kernel.unpack",),
-    "ctypes": ("kernel.kexec", "ctl", "sim"),
+    "ctypes": ("kernel.filesystems", "kernel.kexec", "ctl", "sim"),
 }
 """Where each library may be imported."""
 
 CALLED_ONLY_IN = {
-    "ioctl": ("kernel.device",),
+    "ioctl": ("kernel.device", "kernel.filesystems"),
     "sendmsg": ("sockets", "bag", "systemd", "transport", "sim"),
     "recvmsg": ("sockets", "bag", "supervisor", "transport", "sim"),
-    "syscall": ("kernel.kexec", "ctl"),
+    "syscall": ("kernel.filesystems", "kernel.kexec", "ctl"),
     "reboot": ("kernel.kexec",),
 }
 """Where each system call may be made."""
@@ -128,6 +132,7 @@ def test_a_system_call_is_made_only_where_it_belongs(call):
         ("luod.daemon", ("click", "rich", "pyroute2", "luod.sim", "luod.demo")),
         ("luod.sim.server", ("trio", "pydantic", "click", "rich")),
         ("luod.ctl", ("trio", "pydantic", "rich", "click")),
+        ("luod.leave", ("trio", "pydantic", "ctypes", "logging", "subprocess", "luod.systemd", "luod.kernel.image")),
         ("luod.kernel.running", ("trio", "pydantic", "ctypes", "backports", "compression.zstd", "lz4", "bz2", "lzma")),
     ],
 )

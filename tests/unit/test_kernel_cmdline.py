@@ -14,6 +14,7 @@ from luod.kernel.cmdline import (
     parameters,
     turns_on_live_update,
     with_parameter,
+    without_parameter,
 )
 
 
@@ -131,3 +132,20 @@ def test_a_line_is_as_long_as_a_kernel_takes():
 def test_a_line_has_no_nul():
     with pytest.raises(CommandLineError, match=r"^there is a NUL in the command line$"):
         check("quiet\0liveupdate=on")
+
+
+@pytest.mark.parametrize(
+    ("line", "rest"),
+    [
+        ("quiet luod.from=a/1", "quiet"),
+        ("luod.from=a/1 quiet", "quiet"),
+        ("quiet luod.from=a/1  debug luod.from=b/2 -- single", "quiet  debug -- single"),
+        ('"luod.from=a 1"', ""),
+        ("luod.from", ""),
+        ("quiet  debug ", "quiet  debug "),
+        ("quiet -- luod.from=a/1", "quiet -- luod.from=a/1"),
+        ("luod.fromage=a/1", "luod.fromage=a/1"),
+    ],
+)
+def test_a_parameter_is_taken_out_wherever_it_stands(line, rest):
+    assert without_parameter(line, "luod.from") == rest

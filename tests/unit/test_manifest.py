@@ -22,6 +22,8 @@ from luod.manifest import (
     FilesIntended,
     FilesRetrieved,
     Finishing,
+    Kernel,
+    KernelIs,
     Manifest,
     ManifestError,
     NewerVersion,
@@ -47,6 +49,19 @@ def a_session(number=7, name="ram", state=State.OUTGOING, **more):
     return Session(id=number, uid=1000, gid=1000, name=name, state=state, **more)
 
 
+def a_kernel(release):
+    return Kernel.model_validate(
+        {
+            "kind": "bzImage",
+            "architecture": "x86_64",
+            "release": release,
+            "buildIds": [release.encode().hex()],
+            "abi": {"kho": ["kho-v4"], "luo": ["luo-v5"], "handlers": []},
+            "commandLineMax": 2016,
+        }
+    )
+
+
 def a_file(token, state=FileState.HELD, **more):
     return File(token=token, state=state, **more)
 
@@ -67,7 +82,7 @@ def journal(*records, epoch=1):
 
 def facts(manifest):
     """All that a manifest says."""
-    return Document.of(manifest, 0).model_dump(), manifest.serial, dict(manifest.inodes)
+    return Document.of(manifest, 0).model_dump(), manifest.serial, dict(manifest.inodes), manifest.kernels
 
 
 def applied(*records):
@@ -104,6 +119,7 @@ RECORDS = [
     [Finishing(session_id=8, begun=True), Finishing(session_id=8, begun=False)],
     [SessionMissing(session_id=8, reason="it is not there")],
     [SessionGone(session_id=7)],
+    [KernelIs(kernel=a_kernel("7.4")), KernelIs(kernel=a_kernel("7.5")), KernelIs(kernel=a_kernel("7.4"))],
 ]
 
 
@@ -479,3 +495,15 @@ def test_a_snapshot_that_is_damaged_anywhere_is_no_manifest():
         damaged[place] ^= 0x20
         with pytest.raises(ManifestError):
             replay(bytes(damaged))
+
+
+def test_kernels_are_known_by_their_build_ids_the_last_ones_of_them():
+    manifest = applied(BEGIN, *(KernelIs(kernel=a_kernel(f"7.{number}")) for number in (1, 2, 3, 1, 4, 5)))
+    assert [kernel.release for kernel in manifest.kernels] == ["7.3", "7.1", "7.4", "7.5"]
+    manifest.enter_new_kernel("two")
+    assert [kernel.release for kernel in replay(journal(*manifest.snapshot()))[0].kernels] == [
+        "7.3",
+        "7.1",
+        "7.4",
+        "7.5",
+    ]

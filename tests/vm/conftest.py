@@ -40,7 +40,7 @@ def disks_of(kernels, aloud):
 
     @functools.cache
     def disks(suite):
-        images = {"bzImage": kernels[-1].image, "bzImage-without-memfd": kernels[-1].without_memfd}
+        images = kernels[-1].images
         for kernel in kernels:
             images |= {f"{kernel.number}/{file.name}": file for file in (kernel.image, *kernel.selftests.iterdir())}
         with aloud():

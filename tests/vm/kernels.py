@@ -12,6 +12,10 @@ from vm.commands import CannotMake, run
 from vm.packages import download_source, kernel_sources, update
 
 CONFIG = Path(__file__).with_name("kernel.config")
+WITHOUT_MEMFD, WITHOUT_LUO, FOREIGN = "bzImage-without-memfd", "bzImage-without-luo", "bzImage-foreign"
+"""Images of the same kernel that can't take over what it hands over: for want of the handler of memory files, or of
+all of LUO; and one whose LUO has another form."""
+
 SELFTESTS = ("liveupdate", "luo_kexec_simple", "luo_multi_session", "luo_stress_files", "luo_stress_sessions")
 
 
@@ -27,9 +31,9 @@ class Kernel:
         return self.path / "bzImage"
 
     @property
-    def without_memfd(self):
-        """The same kernel without the handler for memory files: it can't read what one with it hands over."""
-        return self.path / "bzImage-without-memfd"
+    def images(self):
+        """All that were built of it, by name."""
+        return {name: self.path / name for name in ("bzImage", WITHOUT_MEMFD, WITHOUT_LUO, FOREIGN)}
 
     @property
     def selftests(self):
@@ -80,9 +84,17 @@ def _build(number, path):
 
         _build_selftests(source, path / "selftests", log)
 
-        run("scripts/config", "--disable", "LIVEUPDATE_MEMFD", cwd=source, log=log)
+        form = source / "include" / "linux" / "kho" / "abi" / "luo.h"
+        ours = form.read_text()
+        form.write_text(re.sub(r'"luo-v(\d+)"', r'"luo-v99\1"', ours))
         run("make", jobs, "bzImage", cwd=source, log=log)
-        image.rename(path / "bzImage-without-memfd")
+        image.rename(path / FOREIGN)
+        form.write_text(ours)
+
+        for option, name in (("LIVEUPDATE_MEMFD", WITHOUT_MEMFD), ("LIVEUPDATE", WITHOUT_LUO)):
+            run("scripts/config", "--disable", option, cwd=source, log=log)
+            run("make", jobs, "olddefconfig", "bzImage", cwd=source, log=log)
+            image.rename(path / name)
 
 
 def _check_config(config):

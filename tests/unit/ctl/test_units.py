@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from luod.ctl.units import DIRECTORY, SURVIVE, UNITS
+from luod.ctl.units import DIRECTORY, KEXEC, SURVIVE, UNITS
+
+ALWAYS = (*UNITS, KEXEC)
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def installed(place):
     return sorted(str(path.relative_to(place)) for path in place.rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize(("systemd", "names"), [(255, [*UNITS, SURVIVE]), (260, [*UNITS, SURVIVE]), (261, UNITS)])
+@pytest.mark.parametrize(("systemd", "names"), [(255, [*ALWAYS, SURVIVE]), (260, [*ALWAYS, SURVIVE]), (261, ALWAYS)])
 def test_puts_there_what_this_systemd_needs(install, place, systemd, names):
     said = json.loads(install(systemd=systemd).out)
     assert installed(place) == sorted(names)
@@ -32,14 +34,17 @@ def test_puts_there_what_this_systemd_needs(install, place, systemd, names):
     service = (place / "luod.service").read_text()
     assert "\nExecStart=/opt/luod/luod\n" in service
     assert "\nExecReload=/opt/luod/luod --check-config\n" in service
-    assert "/usr/bin" not in service
+    kexec = (place / KEXEC).read_text()
+    assert "\nExecStart=/opt/luod/luod kexec\n" in kexec
+    assert "\nExecStopPost=/opt/luod/luod kexec --undo\n" in kexec
+    assert "/usr/bin" not in service + kexec
 
 
 def test_after_an_upgrade_of_systemd_takes_away_what_it_no_longer_needs(install, place):
     install(systemd=257)
     said = json.loads(install(systemd=262).out)
     assert (said["written"], said["removed"]) == ([], [str(place / SURVIVE)])
-    assert installed(place) == sorted(UNITS)
+    assert installed(place) == sorted(ALWAYS)
     assert not (place / SURVIVE).parent.exists()
 
 

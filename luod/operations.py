@@ -1,0 +1,195 @@
+"""What each method of io.luod.Update does: the live update itself, for operators."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from luod import errors
+from luod.custody import Custodian
+from luod.fds import OwnedFd
+from luod.interface import update
+from luod.later import Later
+from luod.lifecycle import Phase, State, Unready
+from luod.methods import Answer, Answers, Request, answer
+from luod.policy import Policy
+from luod.recovery import RestoreImpossible
+from luod.systemd import FdStore
+from luod.update import DEADLINE, LiveUpdate, Progress, Updates, stages
+
+if TYPE_CHECKING:
+    from luod.means import Means
+
+NOT_KEPT: Final = "nobody keeps what luod holds when it ends (no fd store): start it by systemd or luod supervise"
+
+
+class Operations:
+    """The methods. Each blocks, and runs in a thread of its caller's."""
+
+    def __init__(
+        self,
+        there: Custodian | RestoreImpossible,
+        policy: Policy,
+        updates: Updates,
+        means: "Later[Means]",
+        device: str,
+        fd_store: FdStore,
+        unclear: Sequence[str],
+        start_afresh: Callable[[], None],
+    ) -> None:
+        """`unclear` is what the fd store brought back that nobody knows; `start_afresh` lets luod start anew, and begin
+        with nothing.
+        """
+        self._there = there
+        self._policy = policy
+        self._updates = updates
+        self._later = means
+        self._device = device
+        self._fd_store = fd_store
+        self._unclear = list(unclear)
+        self._start_afresh = start_afresh
+
+    @property
+    def _means(self) -> "Means":
+        """Raises RestoreUnavailable."""
+        if isinstance(self._there, RestoreImpossible):
+            raise errors.RestoreUnavailable(self._there.reason)
+        return self._later.get()
+
+    # The next kernel
+
+    def load_kernel(self, request: Request) -> Answers:
+        asked: update.LoadKernelParameters = request.parameters
+        self._policy.require_operator(request.peer.uid)
+        self._require_idle()
+        if (asked.command_line is None) == (not asked.reuse_command_line):
+            raise errors.InvalidParameter("commandLine", "it is either given, or that of the kernel that runs")
+
+        def given(index: int | None) -> OwnedFd | None:
+            return None if index is None else request.fds[index]
+
+        means = self._means
+        line = means.machine.running.command_line() if asked.command_line is None else asked.command_line
+        loaded = means.next_kernel.load(
+            request.fds[asked.kernel_file_descriptor],
+            given(asked.initrd_file_descriptor),
+            line,
+            given(asked.running_file_descriptor),
+        )
+        return [answer(update.LoadKernelReply(image=loaded.facts()))]
+
+    def unload_kernel(self, request: Request) -> Answers:
+        self._policy.require_operator(request.peer.uid)
+        self._require_idle()
+        self._means.next_kernel.unload()
+        return [Answer()]
+
+    def preflight(self, request: Request) -> Answers:
+        asked: update.PreflightParameters = request.parameters
+        self._policy.require_operator(request.peer.uid)
+        return [answer(update.PreflightReply(checks=self._means.preflight(asked.via or self._means.usual_way)))]
+
+    # The live update
+
+    def begin(self, request: Request) -> LiveUpdate:
+        """Begin a live update; others go through with it."""
+        asked: update.StartParameters = request.parameters
+        self._policy.require_operator(request.peer.uid)
+        via = asked.via or self._means.usual_way
+        deadline_usec = time.time_ns() // 1000 + (asked.deadline_sec or DEADLINE) * 1_000_000
+        return self._updates.begin(via, asked.unready or Unready.ABORT, deadline_usec, force=bool(asked.force))
+
+    def abort(self, request: Request) -> Answers:
+        asked: update.AbortParameters = request.parameters
+        self._policy.require_operator(request.peer.uid)
+        self._updates.abort(asked.reason or "an operator wants it so")
+        return [Answer()]
+
+    def progress(self) -> Progress:
+        """How far a live update has come. The last one isn't over as long as what came over waits for its owners."""
+        progress = self._updates.progress()
+        if progress.phase is not Phase.IDLE or isinstance(self._there, RestoreImpossible):
+            return progress
+        waiting, done = self._there.waiting()
+        if not waiting:
+            return progress
+        return Progress(Phase.RESTORING, done, tuple(f"{name} of uid {uid}" for uid, name in waiting))
+
+    def timeline(self, request: Request) -> Answers:
+        asked: update.TimelineParameters = request.parameters
+        self._policy.require_operator(request.peer.uid)
+        return [answer(update.TimelineReply(**self._means.recorder.report(asked.generation)))]
+
+    def start_afresh(self, request: Request) -> Answers:
+        self._policy.require_operator(request.peer.uid)
+        if isinstance(self._there, RestoreImpossible):
+            if not self._there.nothing_came:
+                raise errors.RestoreUnavailable(self._there.reason)
+            self._start_afresh()
+        return [Answer()]
+
+    # What there is
+
+    def status(self, request: Request) -> Answers:
+        device: dict[str, Any] = {"path": self._device, "available": True}
+        fd_store = {"entries": len(self._fd_store), "limit": self._fd_store.most, "unclear": self._unclear}
+        kernel: dict[str, Any] = {"release": os.uname().release}
+        if isinstance(self._there, RestoreImpossible):
+            reply = update.StatusReply(
+                phase=Phase.UNAVAILABLE,
+                generation=0,
+                kernel=kernel,
+                sessions=0,
+                files=0,
+                bytes=0,
+                device=device | {"available": False, "reason": self._there.reason},
+                fd_store=fd_store,
+                problems=[f"this boot can't give anything back: {self._there.reason}"],
+            )
+        else:
+            totals, loaded = self._there.totals(), self._means.next_kernel.loaded
+            reply = update.StatusReply(
+                phase=self.progress().phase,
+                generation=totals.generation,
+                kernel=kernel | {"bootId": totals.boot_id},
+                image=None if loaded is None else loaded.facts(),
+                sessions=totals.sessions,
+                files=totals.files,
+                bytes=totals.bytes,
+                device=device,
+                fd_store=fd_store,
+                participants=self._participants(self._there),
+                problems=list(self._problems(self._there)) or None,
+            )
+        return [answer(reply)]
+
+    def manifest(self, request: Request) -> Answers:
+        self._policy.require_operator(request.peer.uid)
+        document = self._means.custodian.document().model_dump(mode="json", by_alias=True)
+        return [answer(update.ManifestReply(manifest=document))]
+
+    def _require_idle(self) -> None:
+        """Raises UpdateInProgress: what was looked at is what must be gone into."""
+        current = self._updates.current
+        if current is not None:
+            raise errors.UpdateInProgress(current.number)
+
+    def _participants(self, custodian: Custodian) -> list[dict[str, Any]]:
+        watchers = self._updates.watchers.participants()
+        return [
+            {"name": watcher.name, "uid": watcher.uid, "stage": stage}
+            for watcher, stage in stages(watchers, custodian.sessions())
+        ]
+
+    def _problems(self, custodian: Custodian) -> Iterator[str]:
+        """What is wrong, for people."""
+        if not self._fd_store.most:
+            yield NOT_KEPT
+        for what in self._unclear:
+            yield f"the fd store brought what nobody knows, and it is kept: {what}"
+        for session in custodian.sessions():
+            whose = f"session {session.name} of uid {session.uid}"
+            if session.state is State.LOST:
+                yield f"{whose} is lost: {session.lost}"
+            elif session.state is State.CARRIED and not session.is_claimed:
+                yield f"nobody has come for {whose} since the last live update; it is preserved for the next one"

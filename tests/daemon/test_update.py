@@ -1,0 +1,428 @@
+"""A live update, from the load of the next kernel to the last owner who comes back; and every way back."""
+
+import errno
+import json
+import os
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+import trio
+
+from daemon.conftest import Host
+from eventually import eventually
+from luod import errors
+from luod.client import Disconnected
+from luod.kernel.api import Call
+from luod.sim.client import SimMachine
+from luod.sim.image import bzimage
+from manager import service_manager
+from memory import content, memfd, memfds
+
+LINE = "quiet liveupdate=on kho=on"
+
+
+class PoweredOff(BaseException):
+    """The machine has gone into the next kernel under this luod."""
+
+
+class Leaving(Host):
+    """A host that leaves for the next kernel by itself."""
+
+    async def _run(self, *arguments, task_status):
+        self.is_off = False
+        try:
+            await super()._run(*arguments, task_status=task_status)
+        except BaseExceptionGroup as group:
+            if group.split(PoweredOff)[1] is not None:
+                raise
+            self.is_off = True
+
+    async def load(self, line=LINE, **image):
+        with memfd(bzimage(**image)) as fd:
+            async with self.client() as luod:
+                return await luod.load_kernel(fd, command_line=line)
+
+    async def update(self, **how):
+        """Update, until the machine has gone. What was said on the way."""
+        said = []
+        with pytest.raises(Disconnected):
+            await self.begin(said, **how)
+        await self._ended.wait()
+        assert self.is_off
+        return said
+
+    async def begin(self, said, **how):
+        """Update, until that is over. What is said on the way is added to `said`."""
+        async with self.client() as luod, luod.update(**how) as steps:
+            async for progress in steps:
+                said.append(progress)
+
+    async def arrive(self):
+        """The next luod, in the next kernel: the service manager is another one, too."""
+        self.manager.forget(*self.manager.names)
+        await self.boot()
+
+
+@pytest.fixture
+async def host(sim, tmp_path, nursery, monkeypatch):
+    def power_off():
+        raise PoweredOff
+
+    monkeypatch.setattr("luod.sim.client.power_off", power_off)
+    with service_manager() as manager:
+        host = Leaving(sim, tmp_path, nursery)
+        host.manager = manager
+        await host.boot()
+        yield host
+        await host.shut_down()
+
+
+async def preserve(host, name, *contents, **labels):
+    async with host.client() as luod:
+        await luod.create(name, labels=labels)
+        with memfds(*contents) as files:
+            for token, fd in enumerate(files):
+                await luod.preserve(name, fd, token)
+
+
+async def contents(host, name):
+    found = {}
+    async with host.client() as luod:
+        for token, fd in (await luod.retrieve(name)).items():
+            with fd:
+                found[token] = content(fd)
+    return found
+
+
+class Taker:
+    """Somebody who takes part: what it was told, and what it answers."""
+
+    def __init__(self, host, sessions=None):
+        self.host = host
+        self.sessions = sessions
+        self.told = []
+
+    def was_told(self, event):
+        return any(each.event == event for each in self.told)
+
+    @asynccontextmanager
+    async def takes_part(self):
+        async with trio.open_nursery() as nursery, self.host.client() as luod:
+            nursery.start_soon(self._watch, luod)
+            await eventually(lambda: self.was_told("watching"))
+            yield self
+            nursery.cancel_scope.cancel()
+
+    async def _watch(self, luod):
+        async with luod.watch(self.sessions, participate=True) as events:
+            async for event in events:
+                self.told.append(event)
+
+    async def asked(self):
+        await eventually(lambda: self.was_told("prepare"))
+        return self.told[-1]
+
+    async def ready(self):
+        event = await self.asked()
+        async with self.host.client() as luod:
+            await luod.ready(event)
+
+    async def veto(self, reason):
+        event = await self.asked()
+        async with self.host.client() as luod:
+            await luod.veto(event, reason)
+
+
+async def refused(host, error, **how):
+    """An update that doesn't come to it: why."""
+    with pytest.raises(error) as caught:
+        await host.begin([], **how)
+    return caught.value
+
+
+async def all_is_as_before(host, name="ram", *expected):
+    """The phase is idle, and what is held can be had, added to and taken away."""
+    async with host.client() as luod:
+        assert (await luod.status()).phase == "idle"
+        with memfds(b"more") as (fd,):
+            await luod.preserve(name, fd, token=99)
+        await luod.unpreserve(name, [99])
+    assert await contents(host, name) == dict(enumerate(expected))
+
+
+async def test_what_is_held_comes_over_and_the_next_luod_knows_where_from(host):
+    await preserve(host, "ram", b"one", b"two")
+    boot = (await status(host)).kernel["bootId"]
+    image = await host.load()
+    assert image["release"] == "7.3.4-simulated"
+    said = await host.update()
+    assert (said[0].phase, said[-1].phase) == ("preparing", "executing")
+    await host.arrive()
+    after = await status(host)
+    assert (after.generation, after.phase) == (1, "restoring")
+    assert SimMachine(host.control.path).running.command_line() == f"{LINE} luod.from={boot}/0"
+    assert await contents(host, "ram") == {0: b"one", 1: b"two"}
+
+
+async def status(host):
+    async with host.client() as luod:
+        return await luod.status()
+
+
+async def test_those_who_take_part_are_waited_for(host):
+    await preserve(host, "ram", b"one")
+    await host.load()
+    async with Taker(host).takes_part() as one, Taker(host).takes_part() as two, trio.open_nursery() as nursery:
+        nursery.start_soon(host.update)
+        await one.ready()
+        assert not host.is_off
+        progress = await seen(host)
+        assert (progress.phase, progress.ready, len(progress.waiting)) == ("preparing", 1, 1)
+        assert progress.waiting[0].endswith(f"(process {os.getpid()}): no answer")
+        async with host.client() as luod:
+            with memfds(b"late") as (fd,):
+                await luod.preserve("ram", fd, token=7)
+        await two.ready()
+    await host.arrive()
+    assert await contents(host, "ram") == {0: b"one", 7: b"late"}
+
+
+async def seen(host):
+    """What somebody who looks on is told first."""
+    async with host.client() as luod, luod.follow() as steps:
+        return await anext(aiter(steps))
+
+
+async def test_stages_are_asked_one_after_the_other(host):
+    await preserve(host, "vm", b"one", stage="1")
+    await preserve(host, "disk", b"two", stage="2")
+    await host.load()
+    async with (
+        Taker(host, ["disk"]).takes_part() as disk,
+        Taker(host, ["vm"]).takes_part() as vm,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(host.update)
+        await vm.asked()
+        assert not disk.was_told("prepare")
+        await vm.ready()
+        await disk.ready()
+    await host.arrive()
+
+
+async def test_a_veto_aborts_and_everybody_asked_hears_why(host):
+    await preserve(host, "ram", b"one")
+    await host.load()
+    async with Taker(host).takes_part() as one, Taker(host).takes_part() as two, trio.open_nursery() as nursery:
+        nursery.start_soon(one.veto, "a migration is going on")
+        error = await refused(host, errors.UpdateAborted, unready="proceed")
+        assert error.reason.endswith("refused, a migration is going on")
+        await eventually(lambda: two.was_told("aborted"))
+        assert two.told[-1].reason == error.reason
+    await all_is_as_before(host, "ram", b"one")
+
+
+async def test_who_does_not_answer_in_time_is_named(host):
+    await preserve(host, "ram", b"one")
+    await host.load()
+    async with Taker(host).takes_part() as one:
+        error = await refused(host, errors.UpdateAborted, deadline=1)
+        assert error.reason.startswith("not ready in time: ")
+        assert error.reason.endswith(f"(process {os.getpid()}): no answer")
+        await eventually(lambda: one.was_told("aborted"))
+    await all_is_as_before(host, "ram", b"one")
+
+
+async def test_an_operator_may_go_on_without_who_does_not_answer(host):
+    await preserve(host, "ram", b"one")
+    await host.load()
+    async with Taker(host).takes_part():
+        await host.update(deadline=1, unready="proceed")
+    await host.arrive()
+    assert await contents(host, "ram") == {0: b"one"}
+
+
+async def test_who_goes_away_while_it_is_waited_for_is_named_at_once(host):
+    await preserve(host, "ram", b"one")
+    await host.load()
+    said = []
+    async with Taker(host).takes_part() as stays, trio.open_nursery() as nursery:
+
+        async def fail():
+            said.append((await refused(host, errors.UpdateAborted, deadline=3600)).reason)
+
+        async with Taker(host).takes_part() as goes:
+            nursery.start_soon(fail)
+            await goes.asked()
+            await stays.ready()
+    assert said[0].endswith(": went away")
+    await all_is_as_before(host, "ram", b"one")
+
+
+async def test_an_abort_brings_everything_back(host):
+    await preserve(host, "ram", b"one")
+    await host.load()
+    async with Taker(host).takes_part() as one, trio.open_nursery() as nursery:
+
+        async def abort():
+            await one.asked()
+            async with host.client() as luod:
+                await luod.abort_update("not today")
+
+        nursery.start_soon(abort)
+        assert (await refused(host, errors.UpdateAborted)).reason == "not today"
+        await eventually(lambda: one.was_told("aborted"))
+    await all_is_as_before(host, "ram", b"one")
+    async with host.client() as luod:
+        with pytest.raises(errors.NoUpdate):
+            await luod.abort_update()
+
+
+async def test_when_whoever_began_it_goes_away_it_is_off(host):
+    await preserve(host, "ram", b"one")
+    await host.load()
+    async with Taker(host).takes_part() as one:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(host.begin, [])
+            await one.asked()
+            nursery.cancel_scope.cancel()
+        await eventually(lambda: one.was_told("aborted"))
+        assert one.told[-1].reason == "whoever began it went away"
+    await all_is_as_before(host, "ram", b"one")
+
+
+async def test_a_reboot_that_comes_back_leaves_all_as_it_was_and_the_next_one_goes(host):
+    await preserve(host, "ram", b"one")
+    await host.load()
+    host.control.fault(Call.KEXEC, errno.EBUSY)
+    async with Taker(host).takes_part() as one, trio.open_nursery() as nursery:
+        nursery.start_soon(one.ready)
+        error = await refused(host, errors.UpdateAborted)
+        assert "EBUSY" in error.reason
+        await eventually(lambda: one.was_told("aborted"))
+    await all_is_as_before(host, "ram", b"one")
+    await host.update()
+    await host.arrive()
+    assert await contents(host, "ram") == {0: b"one"}
+
+
+async def test_the_next_kernel_is_loaded_again_right_before(host):
+    await preserve(host, "ram", b"one")
+    await host.load()
+    host.control.fault(Call.KEXEC_LOAD, errno.ENOMEM)
+    error = await refused(host, errors.UpdateAborted)
+    assert "kexec_file_load" in error.reason
+    await all_is_as_before(host, "ram", b"one")
+
+
+async def test_there_is_one_at_a_time_and_nobody_loads_another_kernel_meanwhile(host):
+    await host.load()
+    async with Taker(host).takes_part() as one, trio.open_nursery() as nursery:
+        nursery.start_soon(host.update)
+        await one.asked()
+        await refused(host, errors.UpdateInProgress)
+        with pytest.raises(errors.UpdateInProgress):
+            await host.load()
+        async with host.client() as luod:
+            with pytest.raises(errors.UpdateInProgress):
+                await luod.unload_kernel()
+        await one.ready()
+    await host.arrive()
+
+
+@pytest.mark.parametrize(
+    ("image", "line", "check"),
+    [
+        ({"luo": ["luo-v9"]}, LINE, "abi"),
+        ({"kho": ["kho-v9"]}, LINE, "abi"),
+        ({"handlers": []}, LINE, "handlers"),
+        ({}, "quiet", "command-line"),
+        ({}, f"{LINE} kho=off", "command-line"),
+    ],
+)
+async def test_what_would_lose_everything_is_refused(host, image, line, check):
+    await preserve(host, "ram", b"one")
+    await host.load(line, **image)
+    error = await refused(host, errors.PreflightFailed)
+    assert check in error.checks
+    async with host.client() as luod:
+        [failed] = [each for each in await luod.preflight() if each.name == check]
+    assert failed.outcome == "fail"
+    assert any("ram" in loss for loss in failed.loses)
+    assert failed.remedy
+    await all_is_as_before(host, "ram", b"one")
+
+
+async def test_without_a_kernel_there_is_no_update(host):
+    assert "image" in (await refused(host, errors.PreflightFailed)).checks
+
+
+@pytest.mark.warns("live update 1 goes on in spite of a failed check: abi")
+async def test_what_is_forced_is_lost_as_announced_and_the_next_luod_begins_afresh(host):
+    await preserve(host, "ram", b"one")
+    await host.load(kho=["kho-v9"])
+    await host.update(force=True)
+    await host.arrive()
+    async with host.client() as luod:
+        assert (await luod.status()).phase == "idle"
+        assert await luod.list() == []
+
+
+async def test_what_came_over_and_was_not_finished_goes_over_again(host):
+    await preserve(host, "ram", b"one")
+    for generation in (1, 2, 3):
+        await host.load()
+        await host.update()
+        await host.arrive()
+        async with host.client() as luod:
+            assert (await luod.find("ram")).generation == generation
+    assert await contents(host, "ram") == {0: b"one"}
+
+
+async def test_a_luod_that_is_stopped_aborts(host):
+    await preserve(host, "ram", b"one")
+    await host.load()
+    async with Taker(host).takes_part() as one, trio.open_nursery() as nursery:
+        nursery.start_soon(partial(refused, host, errors.UpdateAborted))
+        await one.asked()
+        await host.shut_down()
+        await eventually(lambda: one.was_told("aborted"))
+        assert "luod stops" in [each.reason for each in one.told if each.event == "aborted"]
+        await host.boot()
+    await all_is_as_before(host, "ram", b"one")
+
+
+async def test_a_luod_that_was_restarted_still_has_the_next_kernel(host):
+    await preserve(host, "ram", b"one")
+    await host.load()
+    await host.reboot()
+    assert (await status(host)).image["release"] == "7.3.4-simulated"
+    await host.update()
+    await host.arrive()
+    assert (await status(host)).image is None
+    assert await contents(host, "ram") == {0: b"one"}
+
+
+async def test_only_operators_have_a_say(host):
+    async with host.wire_as(1000) as wire:
+        for method, parameters in {
+            "Preflight": {},
+            "UnloadKernel": {},
+            "Abort": {},
+            "Timeline": {},
+            "StartAfresh": {},
+        }.items():
+            reply = await wire.call(f"io.luod.Update.{method}", parameters)
+            assert reply.error == "org.varlink.service.PermissionDenied", method
+        for method in ("Start", "Follow"):
+            reply = await wire.call(f"io.luod.Update.{method}", {}, more=True)
+            assert reply.error == "org.varlink.service.PermissionDenied", method
+
+
+async def test_status_says_who_takes_part(host):
+    await preserve(host, "disk", b"one", stage="2")
+    async with Taker(host, ["disk"]).takes_part():
+        [one] = (await status(host)).participants
+    assert (one["stage"], one["uid"]) == (2, os.geteuid())
+    assert json.dumps(one)
