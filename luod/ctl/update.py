@@ -71,12 +71,13 @@ def update_command(
 
     Until the machine is on its way, Ctrl-C brings everything back, as luoctl abort does.
 
-    With direct, luod goes by itself: the shortest pause. Whoever owns a session is stopped where it is, disks are
-    synced; should the kernel refuse, all goes on. What other services keep in systemd's fd store is lost by it.
+    With direct, luod goes by itself: the shortest pause. Owners of sessions are stopped where they are, disks are
+    written; should the kernel refuse, all goes on. All else is cut off, and what other services keep in systemd's fd
+    store is lost by it.
 
-    With systemd, PID 1 stops all services in their order, as for a reboot. Once it has begun THERE IS NO WAY BACK:
-    should that kernel not start, the machine reboots, and all that luod holds is lost. So what can fail is checked
-    once more before.
+    With systemd, PID 1 stops all services in their order, as for a reboot. Once it has begun THERE IS NO WAY BACK: a
+    kexec that fails then becomes a plain reboot, and all that luod holds is lost. So what can fail is checked once more
+    before.
 
     With --json: each progress on a line, as io.luod.Update.Start tells of it.
     """
