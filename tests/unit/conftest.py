@@ -243,7 +243,7 @@ class Machine:
         store, handed = self.manager.store() if self.manager else (FdStore(), [])
         self.fd_store = PluggedFdStore(store, self.kernel.plug)
         expected = None if self.afresh else origin_in(self.hardware.running.command_line())
-        self.recovered = recover(shared, self.fd_store, handed, expected)
+        self.recovered = recover(shared, self.fd_store, handed, lambda: expected)
         self.journal = SteppedJournal(self.recovered.journal, self.control, self.kernel)
         holdings = Holdings(
             shared,

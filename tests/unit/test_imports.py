@@ -18,14 +18,14 @@ LAYERS = (
         *("fds", "lifecycle", "manifest", "memory", "policy", "sockets", "bag", "blackbox", "timeline"),
         *("kernel.abi", "kernel.api", "kernel.shared", "kernel.cmdline", "kernel.compatible", "kernel.unpack"),
     ),
-    ("varlink", "interface", "holdings", "renewal", "custody", "update"),
+    ("varlink", "interface", "holdings", "renewal", "custody", "update", "later"),
     (
         *("bell", "config", "flight", "moments", "recovery", "sim", "store", "systemd", "transport"),
         *("next_kernel", "origin", "sealed"),
         *("kernel.device", "kernel.filesystems", "kernel.image", "kernel.kexec", "kernel.machine", "kernel.running"),
     ),
     (
-        *("kernel.find", "leave", "going", "pause", "carry_over", "departure"),
+        *("kernel.find", "start", "leave", "going", "pause", "carry_over", "departure", "means"),
         *("facts", "methods", "preflight", "operations", "served", "conversation", "server", "client"),
     ),
     ("daemon", "supervisor", "ctl", "demo", "__main__"),
