@@ -4,16 +4,24 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from luod.ctl.command import Command, Failed, Options
 from luod.ctl.link import luod_at
 from luod.ctl.output import facts, print_json, print_line, show, size
+from luod.errors import InvalidParameter
 from luod.fds import OwnedFd
 
 _file = click.Path(readable=False)
+
+_GIVEN: Final = {
+    "commandLine": "the command line",
+    "kernelFileDescriptor": "KERNEL",
+    "initrdFileDescriptor": "--initrd",
+}
+"""What luod's parameters are called here."""
 
 
 @click.command("load", cls=Command)
@@ -41,7 +49,13 @@ def load_command(
         sizes = [None if fd is None else os.fstat(fd.fileno()).st_size for fd in (kernel_fd, initrd_fd)]
         assert kernel_fd is not None
         with luod_at(options) as luod:
-            image = luod.load_kernel(kernel_fd, initrd_fd, cmdline, reuse=reuse_cmdline, running_fd=running_fd)
+            try:
+                image = luod.load_kernel(kernel_fd, initrd_fd, cmdline, reuse=reuse_cmdline, running_fd=running_fd)
+            except InvalidParameter as error:
+                called = running if error.parameter == "runningFileDescriptor" else _GIVEN.get(error.parameter)
+                if called is None:
+                    raise
+                raise Failed(f"{called}: {error.reason}") from None
     if options.json:
         print_json(image)
         return

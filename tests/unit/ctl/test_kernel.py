@@ -94,6 +94,20 @@ def test_a_bad_image_is_refused_with_the_reason(luoctl, scripted, files):
     assert (ran.status, ran.err) == (1, "luoctl: this can't be the next kernel: there is no version of Linux in it\n")
 
 
+@pytest.mark.parametrize(
+    ("parameter", "line"),
+    [
+        ("runningFileDescriptor", "{}: it is another kernel's"),
+        ("commandLine", "the command line: it is another kernel's"),
+        ("message", "message: it is another kernel's; see luoctl introspect INTERFACE"),
+    ],
+)
+def test_what_luod_doesn_t_take_is_called_as_its_user_called_it(luoctl, scripted, files, parameter, line):
+    scripted(LoadKernel=errors.InvalidParameter(parameter, "it is another kernel's"))
+    ran = luoctl("load", files[0], "--reuse-cmdline", "--running", files[2])
+    assert (ran.status, ran.err) == (1, f"luoctl: {line.format(files[2])}\n")
+
+
 def test_unload_asks_nothing(luoctl, loads):
     assert luoctl("unload").out == "no kernel is loaded\n"
     assert luoctl("unload", "--json").json == {}
