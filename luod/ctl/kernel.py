@@ -39,7 +39,7 @@ def load_command(
     luoctl opens the files, as you may read them. luod keeps what is in them, and puts luod.from= behind the command
     line, so that the next luod knows whom to expect something from. With --json: the image. For example:
 
-        luoctl load /boot/vmlinuz-7.3 --initrd /boot/initrd.img-7.3 --reuse-cmdline
+        luoctl load /boot/vmlinuz-7.4 --initrd /boot/initrd-7.4 --cmdline "$LINE"
     """
     if cmdline is None and not reuse_cmdline:
         raise click.UsageError("its command line is missing: --cmdline TEXT, or --reuse-cmdline for that of this one")

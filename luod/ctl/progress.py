@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 _MEANING: Final = {
     "sealed": "nothing that luod holds can change any more",
-    "executing": "on the way into the next kernel",
 }
 _INDENT: Final = 21
 _BESIDE: Final = 4
@@ -96,7 +95,7 @@ class Lines:
         self._roll.take(progress)
         if progress.phase != self._phase:
             self.say(progress.phase, about(progress))
-        if progress.detail and progress.detail != self._detail:
+        if progress.detail and progress.detail not in (self._detail, about(progress)):
             self.say(progress.phase, progress.detail)
         for who, answer in self._roll.answers.items():
             if before.get(who) != answer:
@@ -220,6 +219,8 @@ def about(progress: "Progress") -> str:
             return f"{progress.ready} of {everybody}, going on without {'; '.join(progress.waiting)}"
         case "ready":
             return f"all {everybody} who take part" if everybody else "nobody takes part"
+        case "executing":
+            return progress.detail or "the machine is on its way"
     return _MEANING.get(progress.phase, "")
 
 

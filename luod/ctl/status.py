@@ -57,7 +57,7 @@ def _facts(status: "StatusReply") -> dict[str, Any]:
         "Takes part": [who_takes_part(each) for each in status.participants or ()] or None,
         "Device": _words(status.device, "path"),
         "Fd store": _kept(status.fd_store or {}),
-        "Unclear": (status.fd_store or {}).get("unclear") or None,
+        "Unclear": None if status.problems else (status.fd_store or {}).get("unclear") or None,
         "Problems": styled_lines(status.problems, "bold red") if status.problems else None,
     }
 

@@ -5,11 +5,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import click
 
-from luod.client.failures import Disconnected
 from luod.ctl.command import Command, Failed, Options
 from luod.ctl.consent import agree, yes_option
 from luod.ctl.link import luod_at
@@ -19,10 +18,9 @@ from luod.ctl.preflight import failed_of, report, summary, via_option
 from luod.ctl.progress import Display, display
 from luod.ctl.status import who_takes_part
 from luod.errors import NoUpdate, PreflightFailed, UpdateAborted, UpdateInProgress
-from luod.interface.update import ProgressReply
 
 if TYPE_CHECKING:
-    from luod.client import Check, Client
+    from luod.client import Check, Client, Progress
 
 INTERRUPTED: Final = 130
 
@@ -57,7 +55,7 @@ _THEN: Final = {
     "--unready",
     type=click.Choice(["abort", "proceed"]),
     default="abort",
-    help="What is done where somebody isn't ready then. [default: abort]",
+    help="What is done where somebody isn't ready then; a refusal always aborts. [default: abort]",
 )
 @via_option
 @click.option("--force", is_flag=True, help="Go in spite of failed checks, and lose what they name.")
@@ -186,10 +184,10 @@ class NotAborted(NamedTuple):
     error: Exception
 
 
-_Happens = ProgressReply | Stop | Over | NotAborted
+_Happens: TypeAlias = "Progress | Stop | Over | NotAborted"
 
 
-def _see_it_through(luod: "Client", steps: Iterator[ProgressReply], screen: Display) -> None:
+def _see_it_through(luod: "Client", steps: "Iterator[Progress]", screen: Display) -> None:
     """Show how it goes on until it is over. Raises Failed, what luod says, and click's Exit where it was stopped."""
     events: SimpleQueue[_Happens] = SimpleQueue()
     _beside(_tell, steps, events)
@@ -218,10 +216,6 @@ class _Course:
                 self._screen.tick()
                 continue
             match event:
-                case ProgressReply():
-                    if event.phase in _PHASES:  # or it is over, and why comes next
-                        self._phase = event.phase
-                        self._screen.show(event)
                 case Stop(number):
                     if self._stop(number):
                         return
@@ -230,6 +224,9 @@ class _Course:
                 case Over(error):
                     self._over(error)
                     return
+                case progress if progress.phase in _PHASES:  # else it is over, and why comes next
+                    self._phase = progress.phase
+                    self._screen.show(progress)
 
     def _stop(self, number: int) -> bool:
         """Whether that is all: the system ends everybody when the machine is on its way."""
@@ -253,6 +250,8 @@ class _Course:
                 raise click.exceptions.Exit(INTERRUPTED)
 
     def _over(self, error: BaseException | None) -> None:
+        from luod.client import Disconnected
+
         match error:
             case UpdateAborted(reason) if self._stopping:
                 self._end("aborted", f"{reason}: {_AS_BEFORE}")
@@ -269,7 +268,7 @@ class _Course:
         self._screen.say(what, text)
 
 
-def _tell(steps: Iterator[ProgressReply], events: "SimpleQueue[_Happens]") -> None:
+def _tell(steps: "Iterator[Progress]", events: "SimpleQueue[_Happens]") -> None:
     try:
         for step in steps:
             events.put(step)

@@ -121,7 +121,7 @@ def test_without_a_terminal_each_change_is_a_line(luoctl, scripted):
         "ready      all 2 who take part",
         "sealed     nothing that luod holds can change any more",
         "sealed     loading the kernel again",
-        "executing  on the way into the next kernel",
+        "executing  the machine is on its way",
         "gone       the machine goes into its next kernel",
     ]
 
