@@ -234,7 +234,7 @@ class _Course:
             self._end("gone", _ON_ITS_WAY)
             return True
         if self._stopping:
-            self._end("aborting", "luoctl doesn't wait for it")
+            self._end("left", "luoctl doesn't wait for it")
             raise click.exceptions.Exit(INTERRUPTED)
         self._stopping = True
         self._screen.stop(_REASONS[signal.Signals(number)])

@@ -5,12 +5,16 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 
 from luod import errors
+from luod.client import connect
+from memory import memfd
 
 from .conftest import LUOCTL
 from .terminal import Screen, on_a_terminal
@@ -414,3 +418,92 @@ def test_who_wants_no_colours_or_has_no_cursor_gets_none(scripted, variable, esc
     scripted(Start=update(*GOOD))
     assert escapes in on_a_terminal(80, "update").text
     assert escapes not in on_a_terminal(80, "update", **{variable: "dumb"}).text
+
+
+# With a luod that runs, and a simulated kernel
+
+
+@pytest.fixture
+def image(tmp_path):
+    """The path of a kernel that a simulated one can go into."""
+    path = str(tmp_path / "image")
+    subprocess.run([sys.executable, "-m", "luod.sim", "image", path], check=True)
+    return path
+
+
+def test_two_commands_are_a_live_update(luoctl, machine, image):
+    with connect() as luod, memfd(b"content") as file:
+        luod.create("ram")
+        luod.preserve("ram", file)
+    assert luoctl("load", image, "--cmdline", "liveupdate=on kho=on").status == 0
+    assert luoctl("preflight").status == 0
+    updated = luoctl("update")
+    assert (updated.status, updated.err) == (0, "")
+    assert lines_of(updated.out)[-1] == "gone       the machine goes into its next kernel"
+    waits = luoctl("wait-restored", "--timeout", "1")
+    assert waits.err.startswith("luoctl: not all is restored after 1 s: ram of ")
+    assert luoctl("finish", "ram").status == 0
+    assert lines_of(luoctl("wait-restored").out) == ["restored   nothing waits for its owner"]
+    assert luoctl("status", "--json").json["generation"] == 1
+
+
+def test_an_update_without_a_kernel_is_refused_and_changes_nothing(luoctl, machine):
+    with connect() as luod:
+        luod.create("ram")
+    ran = luoctl("update")
+    assert ran.status == 1
+    assert ran.err.startswith("luoctl: preflight failed: image")
+    assert luoctl("status", "--json").json["phase"] == "idle"
+    assert luoctl("abort").err == "luoctl: there is no such live update in progress; see luoctl status\n"
+
+
+@contextmanager
+def taking_part(heard, answer):
+    """Somebody takes part in live updates while the `with` block lasts, until one is off; `answer` is how."""
+    is_watching = threading.Event()
+
+    def take_part():
+        with connect() as luod, luod.watch(participate=True) as events:
+            for event in events:
+                heard.append((event.event, event.reason))
+                is_watching.set()
+                if event.event == "prepare":
+                    answer(luod, event)
+                elif event.event == "aborted":
+                    return
+
+    watcher = threading.Thread(target=take_part)
+    watcher.start()
+    is_watching.wait()
+    yield
+    watcher.join()
+
+
+@pytest.fixture
+def loaded(luoctl, machine, image):
+    """A machine on which the next kernel is loaded."""
+    assert luoctl("load", image, "--cmdline", "liveupdate=on kho=on").status == 0
+    return machine
+
+
+@pytest.mark.usefixtures("loaded")
+def test_who_takes_part_and_refuses_takes_the_update_off(luoctl):
+    heard = []
+    with taking_part(heard, lambda luod, event: luod.veto(event, "a guest is migrating")):
+        ran = luoctl("update")
+    assert ran.status == 1
+    assert ran.err.endswith("refused, a guest is migrating; everything is as before\n")
+    assert [event for event, _ in heard] == ["watching", "prepare", "aborted"]
+
+
+@pytest.mark.usefixtures("loaded")
+def test_whoever_was_asked_is_told_of_ctrl_c():
+    heard = []
+    with (
+        taking_part(heard, lambda luod, event: luoctl.send_signal(signal.SIGINT)),
+        subprocess.Popen([*LUOCTL, "update"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as luoctl,
+    ):
+        out, err = luoctl.communicate()
+    assert (luoctl.returncode, err) == (130, "")
+    assert lines_of(out)[-1] == "aborted    Ctrl-C: everything is as before"
+    assert heard[-1] == ("aborted", "Ctrl-C")
