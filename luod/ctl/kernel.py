@@ -4,16 +4,24 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from luod.ctl.command import Command, Failed, Options
 from luod.ctl.link import luod_at
 from luod.ctl.output import facts, print_json, print_line, show, size
+from luod.errors import InvalidParameter
 from luod.fds import OwnedFd
 
 _file = click.Path(readable=False)
+
+_GIVEN: Final = {
+    "commandLine": "the command line",
+    "kernelFileDescriptor": "KERNEL",
+    "initrdFileDescriptor": "--initrd",
+}
+"""What luod's parameters are called here."""
 
 
 @click.command("load", cls=Command)
@@ -31,7 +39,7 @@ def load_command(
     luoctl opens the files, as you may read them. luod keeps what is in them, and puts luod.from= behind the command
     line, so that the next luod knows whom to expect something from. With --json: the image. For example:
 
-        luoctl load /boot/vmlinuz-7.3 --initrd /boot/initrd.img-7.3 --reuse-cmdline
+        luoctl load /boot/vmlinuz-7.4 --initrd /boot/initrd-7.4 --cmdline "$LINE"
     """
     if cmdline is None and not reuse_cmdline:
         raise click.UsageError("its command line is missing: --cmdline TEXT, or --reuse-cmdline for that of this one")
@@ -41,7 +49,13 @@ def load_command(
         sizes = [None if fd is None else os.fstat(fd.fileno()).st_size for fd in (kernel_fd, initrd_fd)]
         assert kernel_fd is not None
         with luod_at(options) as luod:
-            image = luod.load_kernel(kernel_fd, initrd_fd, cmdline, reuse=reuse_cmdline, running_fd=running_fd)
+            try:
+                image = luod.load_kernel(kernel_fd, initrd_fd, cmdline, reuse=reuse_cmdline, running_fd=running_fd)
+            except InvalidParameter as error:
+                called = running if error.parameter == "runningFileDescriptor" else _GIVEN.get(error.parameter)
+                if called is None:
+                    raise
+                raise Failed(f"{called}: {error.reason}") from None
     if options.json:
         print_json(image)
         return

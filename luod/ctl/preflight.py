@@ -21,7 +21,7 @@ via_option = click.option(
     "--via",
     type=click.Choice(VIAS),
     help="systemd stops all services in their order, then goes; direct pauses those who own sessions, and goes at "
-    "once. [default: as luod sees fit]",
+    "once. [default: systemd where luod is its service, else direct]",
 )
 
 _STYLES: Final = {"pass": "green", "warn": "bold yellow", "fail": "bold red"}
@@ -41,31 +41,22 @@ def preflight_command(options: Options, *, via: str | None) -> None:
     if options.json:
         print_json({"checks": [check.wire() for check in checks]})
     else:
-        show(*report(checks))
+        show(*report(checks), summary(checks))
     if failed := failed_of(checks):
         raise Failed(str(PreflightFailed(failed)))
 
 
 def report(checks: "Sequence[Check]") -> "list[RenderableType]":
     """What came of each check, what to do about it, and what would be lost."""
+    from rich.console import Group
+
     parts: list[RenderableType] = [
         table("CHECK", "", "FOUND", rows=[(check.name, _outcome(check), _found(check)) for check in checks])
     ]
-    if lost := losses(checks):
-        parts.append(loss_report(lost))
-    parts.append(_sum(checks))
+    if lost := list(dict.fromkeys(line for check in checks for line in check.loses or ())):
+        lines = [styled("A live update would lose now:", "bold red"), *(styled(f"  {line}", "red") for line in lost)]
+        parts.append(Group(*lines))
     return parts
-
-
-def losses(checks: "Sequence[Check]") -> list[str]:
-    """What a live update would lose now, a line each."""
-    return list(dict.fromkeys(line for check in checks for line in check.loses or ()))
-
-
-def loss_report(lost: Sequence[str]) -> "RenderableType":
-    from rich.console import Group
-
-    return Group(styled("A live update would lose now:", "bold red"), *(styled(f"  {line}", "red") for line in lost))
 
 
 def failed_of(checks: "Sequence[Check]") -> list[str]:
@@ -88,7 +79,8 @@ def _found(check: "Check") -> Any:
     return found
 
 
-def _sum(checks: "Sequence[Check]") -> "RenderableType":
+def summary(checks: "Sequence[Check]") -> "RenderableType":
+    """How many came to what."""
     by = {outcome: sum(check.outcome == outcome for check in checks) for outcome in _STYLES}
     said = f"{count(len(checks), 'check')}: {by['pass']} passed, {by['warn']} to look at, {by['fail']} failed"
     return styled(said, _STYLES["fail" if by["fail"] else "warn" if by["warn"] else "pass"])

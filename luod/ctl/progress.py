@@ -14,14 +14,13 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from luod.ctl.output import count, visible
+from luod.ctl.output import visible
 
 if TYPE_CHECKING:
     from luod.client import Progress
 
 _MEANING: Final = {
     "sealed": "nothing that luod holds can change any more",
-    "executing": "on the way into the next kernel",
 }
 _INDENT: Final = 21
 _BESIDE: Final = 4
@@ -40,6 +39,9 @@ class Display(Protocol):
 
     def say(self, what: str, text: str) -> None:
         """A line that stays."""
+
+    def stop(self, reason: str) -> None:
+        """Somebody wants an end of it, and it is still to come."""
 
     def close(self) -> None:
         """Take away what doesn't stay."""
@@ -73,6 +75,9 @@ class Json:
     def say(self, what: str, text: str) -> None:
         pass
 
+    def stop(self, reason: str) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
@@ -90,7 +95,7 @@ class Lines:
         self._roll.take(progress)
         if progress.phase != self._phase:
             self.say(progress.phase, about(progress))
-        if progress.detail and progress.detail != self._detail:
+        if progress.detail and progress.detail not in (self._detail, about(progress)):
             self.say(progress.phase, progress.detail)
         for who, answer in self._roll.answers.items():
             if before.get(who) != answer:
@@ -103,6 +108,9 @@ class Lines:
     def say(self, what: str, text: str) -> None:
         print(stamped(what, text), flush=True)
 
+    def stop(self, reason: str) -> None:
+        self.say("aborting", reason)
+
     def close(self) -> None:
         pass
 
@@ -113,7 +121,9 @@ class Live:
     def __init__(self) -> None:
         self._progress: Progress | None = None
         self._roll = Roll()
+        self._hint = "Ctrl-C brings everything back"
         self._block: list[Line] = []
+        self._columns = _size().columns
 
     def show(self, progress: "Progress") -> None:
         is_new = self._progress is None or progress.phase != self._progress.phase
@@ -130,8 +140,12 @@ class Live:
 
     def say(self, what: str, text: str) -> None:
         width = _size().columns - 1
-        lines = textwrap.wrap(stamped(what, text), max(width, 2 * _INDENT), subsequent_indent=" " * _INDENT)
+        lines = textwrap.wrap(stamped(what, text), max(width, _INDENT + 10), subsequent_indent=" " * _INDENT)
         self._draw("".join(f"{line}\x1b[K\n" for line in lines), list(self._lines()))
+
+    def stop(self, reason: str) -> None:
+        self._hint = "Ctrl-C once more doesn't wait for it"
+        self.say("aborting", reason)
 
     def close(self) -> None:
         self._progress = None
@@ -142,6 +156,8 @@ class Live:
         columns = _size().columns
         height = sum(-(-max(_width(line.text), 1) // columns) for line in self._block)
         up = f"\r\x1b[{height}A" if height else "\r"
+        if columns != self._columns:  # the terminal remembers which lines it broke, unless they are erased
+            up, self._columns = f"{up}\x1b[J", columns
         drawn = "".join(f"{_in_style(_cut(line.text, columns - 1), line.style)}\x1b[K\n" for line in block)
         sys.stdout.write(f"{up}{above}{drawn}\x1b[J")
         sys.stdout.flush()
@@ -158,7 +174,7 @@ class Live:
             yield Line(_cut(f"  {visible(said)}", columns - 1))
         if progress.phase == "preparing":
             yield from (line._replace(text=_cut(line.text, columns - 1)) for line in self._people(rows - _BESIDE))
-        yield Line(_cut("  Ctrl-C brings everything back", columns - 1), _DIM)
+        yield Line(_cut(f"  {self._hint}", columns - 1), _DIM)
 
     def _people(self, most: int) -> Iterator[Line]:
         """Who takes part, and what they answered; who isn't ready first, where not all have room."""
@@ -194,15 +210,17 @@ class Roll:
 def about(progress: "Progress") -> str:
     """What a phase that begins is about."""
     everybody = progress.ready + len(progress.waiting)
-    if progress.phase == "preparing":
-        number = "" if progress.update is None else f"live update {progress.update}: "
-        left = time_left(progress) if everybody else None
-        who = f"{count(everybody, 'client')} to get ready" if everybody else "nobody has to get ready"
-        return f"{number}{who}{f', {left}' if left else ''}"
-    if progress.phase == "ready" and progress.waiting:
-        return f"{progress.ready} of {everybody}, going on without {'; '.join(progress.waiting)}"
-    if progress.phase == "ready":
-        return f"all {everybody} are" if everybody > 1 else "the last checks"
+    match progress.phase:
+        case "preparing":
+            number = None if progress.update is None else f"live update {progress.update}"
+            left = None if (time := time_left(progress)) is None else f"{time} to get ready"
+            return ", ".join(each for each in (number, left) if each)
+        case "ready" if progress.waiting:
+            return f"{progress.ready} of {everybody}, going on without {'; '.join(progress.waiting)}"
+        case "ready":
+            return f"all {everybody} who take part" if everybody else "nobody takes part"
+        case "executing":
+            return progress.detail or "the machine is on its way"
     return _MEANING.get(progress.phase, "")
 
 

@@ -11,7 +11,6 @@ from luod.ctl.link import NOT_RUNNING, luod_at
 from luod.ctl.output import print_json, print_line, user
 from luod.ctl.parameters import Number
 from luod.ctl.progress import stamped
-from luod.errors import RestoreUnavailable
 
 if TYPE_CHECKING:
     from luod.client import Session
@@ -23,11 +22,12 @@ if TYPE_CHECKING:
 def wait_restored_command(options: Options, *, timeout: int | None) -> None:
     """Wait until nothing of the last live update waits for its owner any more, and for luod itself, if need be.
 
-    A line says who is still waited for, when that changes. The exit status is 1 at the timeout, and where something is
-    lost. With --json: {"restored", "waiting", "lost"}, of sessions.
+    A line says who is still waited for, when that changes. What nobody comes for in time luod preserves for the next
+    live update; that isn't waited for any more. The exit status is 1 at the timeout, and where something is lost. With
+    --json: {"restored", "waiting", "lost"}, of sessions.
     """
-    sessions: list[Session] = []
-    waiting: list[Session] | None = None
+    sessions: list[Session] | None = None
+    told: list[Session] = []
     is_late = False
     try:
         with (
@@ -35,28 +35,35 @@ def wait_restored_command(options: Options, *, timeout: int | None) -> None:
             luod_at(options, patience=math.inf, wait=True) as luod,
             luod.follow() as steps,
         ):
-            for step in steps:
-                if step.phase == "unavailable":
-                    raise RestoreUnavailable(str(luod.status().device.get("reason") or "luod says no more"))
+            for _ in steps:
                 sessions = luod.list(all_owners=True)
-                before, waiting = waiting, _waiting(sessions)
-                if not options.json and waiting and waiting != before:
-                    print(stamped("waiting", f"for {_named(waiting)}"), flush=True)
+                if not options.json and _waiting(sessions) not in (told, []):
+                    told = _waiting(sessions)
+                    print(stamped("waiting", f"for {_named(told)}"), flush=True)
     except Late:
-        if waiting is None:
-            raise Failed(f"luod is not running, or doesn't answer, after {timeout} s", NOT_RUNNING) from None
         is_late = True
+    if sessions is None:
+        raise Failed(f"luod is not running, or doesn't answer, after {timeout} s", NOT_RUNNING)
+    _say_what_came_of_it(sessions, options, None if not is_late else timeout)
+
+
+def _say_what_came_of_it(sessions: "list[Session]", options: Options, late: int | None) -> None:
+    """`late`: after how many seconds it was no longer waited for. Raises Failed."""
     lost = [session for session in sessions if session.lost is not None]
-    left = _waiting(sessions) if is_late else []
+    left = _waiting(sessions) if late else []
     if options.json:
-        restored = not is_late and not lost
-        print_json({"restored": restored, "waiting": [s.wire() for s in left], "lost": [s.wire() for s in lost]})
-    if is_late:
-        raise Failed(f"not all is restored after {timeout} s: {_named(left) or 'luod is still at it'}")
+        said = {"waiting": [each.wire() for each in left], "lost": [each.wire() for each in lost]}
+        print_json({"restored": not late and not lost, **said})
+    if late:
+        raise Failed(f"not all is restored after {late} s: {_named(left) or 'luod is still at it'}")
     if lost:
         raise Failed(f"lost: {_named(lost)}; see luoctl list --all, luoctl discard forgets them")
-    if not options.json:
-        print(stamped("restored", "nothing waits for its owner"))
+    if options.json:
+        return
+    for session in sessions:
+        if session.carried_over and not all(file.retrieved for file in session.files):
+            print(stamped("waited", f"{_named([session])}: nobody came for it, the next live update carries it over"))
+    print(stamped("restored", "nothing waits for its owner"))
 
 
 @click.command("start-afresh", cls=Command)
@@ -81,8 +88,12 @@ def start_afresh_command(options: Options, *, yes: bool) -> None:
 
 
 def _waiting(sessions: "list[Session]") -> "list[Session]":
-    """Those that their owners haven't finished."""
-    return [session for session in sessions if session.direction == "incoming" and session.lost is None]
+    """Those that their owners haven't finished, and luod hasn't preserved for the next live update."""
+    return [
+        session
+        for session in sessions
+        if session.direction == "incoming" and session.lost is None and not session.carried_over
+    ]
 
 
 def _named(sessions: "list[Session]") -> str:

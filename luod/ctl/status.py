@@ -1,5 +1,6 @@
 """luoctl status."""
 
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -18,9 +19,8 @@ if TYPE_CHECKING:
 
 _PHASES: Final = {"unavailable": "bold red", "idle": "green"}
 
-_LINE_SHOWN: Final = 200
-_END_SHOWN: Final = 70
-"""How much of a command line is shown, and of its end, in characters."""
+_LINE_SHOWN: Final = 130
+"""How much of a command line is shown, in characters."""
 
 
 @click.command("status", cls=Command)
@@ -57,7 +57,7 @@ def _facts(status: "StatusReply") -> dict[str, Any]:
         "Takes part": [who_takes_part(each) for each in status.participants or ()] or None,
         "Device": _words(status.device, "path"),
         "Fd store": _kept(status.fd_store or {}),
-        "Unclear": (status.fd_store or {}).get("unclear") or None,
+        "Unclear": None if status.problems else (status.fd_store or {}).get("unclear") or None,
         "Problems": styled_lines(status.problems, "bold red") if status.problems else None,
     }
 
@@ -80,10 +80,11 @@ def _loaded(image: "Mapping[str, Any]") -> list[str] | None:
 
 
 def _shortened(line: str) -> str:
-    """A command line with its ends: what luod puts there is the last of it."""
+    """A command line with its first words and its last: what luod puts there is the last of it."""
     if len(line) <= _LINE_SHOWN:
         return line
-    return f"{line[: _LINE_SHOWN - _END_SHOWN - 5]} ... {line[-_END_SHOWN:]}"
+    half = _LINE_SHOWN // 2
+    return f"{shorten(line, half, placeholder='')} ... {line[-half:].partition(' ')[2]}"
 
 
 def _last(update: "Mapping[str, Any]") -> str | None:
@@ -113,6 +114,6 @@ def _words(said: "Mapping[str, Any]", first: str) -> str | None:
             words.append(f"not {name}")
         elif value is True:
             words.append(name)
-        elif name != first and value is not None:
-            words.append(f"{name}: {value}")
+        elif name != first and value not in (None, []):
+            words.append(f"{name}: {' '.join(map(str, value)) if isinstance(value, list) else value}")
     return ", ".join(words) or None

@@ -1,29 +1,26 @@
 """luoctl update, luoctl abort: a live update, from the first check until the machine is on its way."""
 
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import click
 
-from luod.client.failures import Disconnected
 from luod.ctl.command import Command, Failed, Options
 from luod.ctl.consent import agree, yes_option
 from luod.ctl.link import luod_at
-from luod.ctl.output import facts, print_json, print_line, show, styled, visible
+from luod.ctl.output import facts, print_json, print_line, show, styled
 from luod.ctl.parameters import Number
-from luod.ctl.preflight import failed_of, losses, report, via_option
+from luod.ctl.preflight import failed_of, report, summary, via_option
 from luod.ctl.progress import Display, display
 from luod.ctl.status import who_takes_part
 from luod.errors import NoUpdate, PreflightFailed, UpdateAborted, UpdateInProgress
-from luod.interface.update import ProgressReply
 
 if TYPE_CHECKING:
-    from luod.client import Check, Client
+    from luod.client import Check, Client, Progress
 
 INTERRUPTED: Final = 130
 
@@ -32,6 +29,9 @@ _TICK: Final = 0.25
 
 _REASONS: Final = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "luoctl was ended (SIGTERM)"}
 
+_PHASES: Final = ("preparing", "ready", "sealed", "executing")
+"""Those of a live update that goes on."""
+
 _ON_ITS_WAY: Final = "the machine goes into its next kernel"
 _AS_BEFORE: Final = "everything is as before"
 _NO_WAY_BACK: Final = "there is no way back any more"
@@ -39,7 +39,7 @@ _NO_WAY_BACK: Final = "there is no way back any more"
 _THEN: Final = {
     "systemd": "systemd stops all services in their order, and goes into the next kernel",
     "direct": "luod pauses who owns sessions, syncs the disks, and goes into the next kernel at once",
-    None: "the machine goes into the next kernel, in the way that luod takes",
+    None: "the machine goes into the next kernel: through systemd where luod is its service, else directly",
 }
 
 
@@ -55,7 +55,7 @@ _THEN: Final = {
     "--unready",
     type=click.Choice(["abort", "proceed"]),
     default="abort",
-    help="What is done where somebody isn't ready then. [default: abort]",
+    help="What is done where somebody isn't ready then; a refusal always aborts. [default: abort]",
 )
 @via_option
 @click.option("--force", is_flag=True, help="Go in spite of failed checks, and lose what they name.")
@@ -69,12 +69,13 @@ def update_command(
 
     Until the machine is on its way, Ctrl-C brings everything back, as luoctl abort does.
 
-    With direct, luod goes by itself: the shortest pause. Whoever owns a session is stopped where it is, disks are
-    synced; should the kernel refuse, all goes on. What other services keep in systemd's fd store is lost by it.
+    With direct, luod goes by itself: the shortest pause. Owners of sessions are stopped where they are, disks are
+    written; should the kernel refuse, all goes on. All else is cut off, and what other services keep in systemd's fd
+    store is lost by it.
 
-    With systemd, PID 1 stops all services in their order, as for a reboot. Once it has begun THERE IS NO WAY BACK:
-    should that kernel not start, the machine reboots, and all that luod holds is lost. So what can fail is checked
-    once more before.
+    With systemd, PID 1 stops all services in their order, as for a reboot. Once it has begun THERE IS NO WAY BACK: a
+    kexec that fails then becomes a plain reboot, and all that luod holds is lost. So what can fail is checked once more
+    before.
 
     With --json: each progress on a line, as io.luod.Update.Start tells of it.
     """
@@ -83,7 +84,7 @@ def update_command(
             _say_what_would_happen(luod, options, deadline, unready, via)
             return
         if force:
-            _agree_to_losses(luod.preflight(via), yes=yes)
+            _agree_to_losses(luod.preflight(via), options, yes=yes)
         try:
             with luod.update(via=via, deadline=deadline, unready=unready, force=force) as steps:
                 _see_it_through(luod, steps, display(as_json=options.json))
@@ -121,6 +122,7 @@ def _say_what_would_happen(luod: "Client", options: Options, deadline: int, unre
         image = status.image or {}
         show(
             *report(checks),
+            summary(checks),
             facts(
                 {
                     "Takes part": [who_takes_part(each) for each in taking_part] or "nobody",
@@ -142,16 +144,14 @@ _UNREADY: Final = {
 }
 
 
-def _agree_to_losses(checks: "Sequence[Check]", *, yes: bool) -> None:
-    """Say what failed and what it loses, and ask. Raises Failed."""
-    failed = [check for check in checks if check.outcome == "fail"]
-    for check in failed:
-        print(visible(f"{check.name}: {check.detail}"), file=sys.stderr)
-    lost = losses(checks)
-    for line in lost:
-        print(visible(f"  lost: {line}"), file=sys.stderr)
-    if failed or lost:
-        agree("Go all the same", "What the failed checks name will be gone.", yes=yes)
+def _agree_to_losses(checks: "Sequence[Check]", options: Options, *, yes: bool) -> None:
+    """Show what failed and what that loses, and ask. Raises Failed."""
+    failed = failed_of(checks)
+    if not failed:
+        return
+    if not options.json:
+        show(*report([check for check in checks if check.outcome == "fail"]))
+    agree("Go all the same", f"{', '.join(failed)} failed: what that loses will be gone.", yes=yes)
 
 
 def _say_why(checks: "Sequence[Check]", options: Options) -> None:
@@ -184,10 +184,10 @@ class NotAborted(NamedTuple):
     error: Exception
 
 
-_Happens = ProgressReply | Stop | Over | NotAborted
+_Happens: TypeAlias = "Progress | Stop | Over | NotAborted"
 
 
-def _see_it_through(luod: "Client", steps: Iterator[ProgressReply], screen: Display) -> None:
+def _see_it_through(luod: "Client", steps: "Iterator[Progress]", screen: Display) -> None:
     """Show how it goes on until it is over. Raises Failed, what luod says, and click's Exit where it was stopped."""
     events: SimpleQueue[_Happens] = SimpleQueue()
     _beside(_tell, steps, events)
@@ -216,9 +216,6 @@ class _Course:
                 self._screen.tick()
                 continue
             match event:
-                case ProgressReply():
-                    self._phase = event.phase
-                    self._screen.show(event)
                 case Stop(number):
                     if self._stop(number):
                         return
@@ -227,6 +224,9 @@ class _Course:
                 case Over(error):
                     self._over(error)
                     return
+                case progress if progress.phase in _PHASES:  # else it is over, and why comes next
+                    self._phase = progress.phase
+                    self._screen.show(progress)
 
     def _stop(self, number: int) -> bool:
         """Whether that is all: the system ends everybody when the machine is on its way."""
@@ -234,10 +234,10 @@ class _Course:
             self._end("gone", _ON_ITS_WAY)
             return True
         if self._stopping:
-            self._end("aborting", "luoctl doesn't wait for it")
+            self._end("left", "luoctl doesn't wait for it")
             raise click.exceptions.Exit(INTERRUPTED)
         self._stopping = True
-        self._screen.say("aborting", _REASONS[signal.Signals(number)])
+        self._screen.stop(_REASONS[signal.Signals(number)])
         _beside(_abort, self._luod, _REASONS[signal.Signals(number)], self._events)
         return False
 
@@ -250,6 +250,8 @@ class _Course:
                 raise click.exceptions.Exit(INTERRUPTED)
 
     def _over(self, error: BaseException | None) -> None:
+        from luod.client import Disconnected
+
         match error:
             case UpdateAborted(reason) if self._stopping:
                 self._end("aborted", f"{reason}: {_AS_BEFORE}")
@@ -266,7 +268,7 @@ class _Course:
         self._screen.say(what, text)
 
 
-def _tell(steps: Iterator[ProgressReply], events: "SimpleQueue[_Happens]") -> None:
+def _tell(steps: "Iterator[Progress]", events: "SimpleQueue[_Happens]") -> None:
     try:
         for step in steps:
             events.put(step)

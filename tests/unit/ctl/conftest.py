@@ -14,6 +14,8 @@ from luod.sim.process import simulator
 from memory import memfds
 from running import luod_running
 
+from .scripted import Scripted
+
 LUOCTL = [sys.executable, "-m", "luod.ctl"]
 
 
@@ -103,3 +105,17 @@ def machine(sim, tmp_path, monkeypatch):
     machine = Machine(sim, tmp_path / "luod", monkeypatch)
     yield machine
     machine.stop()
+
+
+@pytest.fixture
+def scripted(tmp_path, monkeypatch):
+    """Begin a luod that says what a test has written, where luoctl finds it."""
+    with ExitStack() as running:
+
+        def begin(**script):
+            luod = Scripted(str(tmp_path / "scripted"), script)
+            running.callback(luod.close)
+            monkeypatch.setenv("LUOD_SOCKET", luod.path)
+            return luod
+
+        yield begin

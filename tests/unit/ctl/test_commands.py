@@ -26,6 +26,58 @@ def test_status_as_json_is_the_reply_of_the_interface(luoctl, luod):
     assert StatusReply.model_validate(luoctl("status", "--json").json).sessions == 3
 
 
+WHOLE = {
+    "phase": "idle",
+    "generation": 3,
+    "kernel": {"release": "7.3.4", "bootId": "6ba7b810"},
+    "image": {
+        "kind": "bzImage",
+        "architecture": "x86_64",
+        "packing": "xz",
+        "release": "7.3.5",
+        "commandLine": f"root=/dev/sda {'console=ttyS0 ' * 20}luod.from=6ba7b810/3",
+        "loadedUSec": 1,
+    },
+    "sessions": 1,
+    "files": 2,
+    "bytes": 4096,
+    "device": {"path": "/dev/liveupdate", "available": True},
+    "fdStore": {"entries": 7, "limit": 512, "unclear": []},
+    "participants": [{"name": "qemu", "uid": 107, "stage": 2, "sessions": ["vm", "ram"]}, {"name": "redis"}],
+    "lastUpdate": {"generation": 3, "usec": 1, "blackoutUSec": 1_240_000, "via": "direct"},
+    "problems": ["cache is lost", "\x1b[2J"],
+}
+
+
+def test_status_is_the_whole_story_on_one_screen(luoctl, scripted):
+    scripted(Status=WHOLE)
+    ran = luoctl("status")
+    told = [" ".join(line.split()) for line in ran.out.splitlines()]
+    assert told[:4] == ["Phase idle", "Kernel 7.3.4, boot: 6ba7b810", "Generation 3", told[3]]
+    assert told[3].startswith("Updated ")
+    assert told[3].endswith(" d ago via direct, blackout 1.24 s")
+    assert told[4].startswith("Loaded 7.3.5, bzImage for x86_64, packed with xz, ")
+    assert told[5].startswith("root=/dev/sda console=ttyS0 ")
+    assert told[5].endswith(" luod.from=6ba7b810/3")
+    assert len(told[5]) < 140
+    assert told[6:] == [
+        "Holds 1 session, 2 files, 4.0 KiB",
+        "Takes part qemu, uid: 107, stage: 2, sessions: vm ram",
+        "redis",
+        "Device /dev/liveupdate, available",
+        "Fd store 7 of 512 entries",
+        "Problems cache is lost",
+        r"\x1b[2J",
+    ]
+
+
+def test_of_the_last_update_status_says_what_there_is(luoctl, scripted):
+    luod = scripted(Status=WHOLE | {"lastUpdate": {"generation": 3}, "image": {"commandLine": "quiet"}})
+    assert "Updated" not in luoctl("status").out
+    luod.script["Status"] = WHOLE | {"lastUpdate": {"blackoutUSec": 90_000_000}}
+    assert ["Updated", "blackout", "1", "min", "30", "s"] in lines_of(luoctl("status").out)
+
+
 def test_list_has_a_line_for_each_session(luoctl, luod):
     heading, *lines = lines_of(luoctl("list").out)
     assert heading == ["NAME", "STATE", "MODE", "FILES", "SIZE", "UPDATES", "CREATED"]

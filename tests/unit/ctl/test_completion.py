@@ -44,6 +44,13 @@ def test_commands_and_their_options_are_offered(complete):
     assert {"list", "install-units", "call"} <= set(complete("luoctl "))
 
 
+def test_what_an_option_can_be_is_offered(complete):
+    assert complete("luoctl update --via ") == ["systemd", "direct"]
+    assert complete("luoctl preflight --via d") == ["direct"]
+    assert complete("luoctl update --unready ") == ["abort", "proceed"]
+    assert complete("luoctl load --re") == ["--reuse-cmdline"]
+
+
 def test_sessions_are_offered(complete, luod):
     assert complete("luoctl show ") == ["ram", "cache", "vm"]
     assert complete("luoctl finish v") == ["vm"]

@@ -90,6 +90,23 @@ from .conftest import LUOCTL
             "(see luoctl claim -h)\n",
         ),
         (
+            ["load", "x"],
+            "luoctl: its command line is missing: --cmdline TEXT, or --reuse-cmdline for that of this one "
+            "(see luoctl load -h)\n",
+        ),
+        (
+            ["load", "x", "--cmdline", "y", "--reuse-cmdline"],
+            "luoctl: --cmdline and --reuse-cmdline exclude each other (see luoctl load -h)\n",
+        ),
+        (
+            ["update", "--via", "magic"],
+            "luoctl: invalid value for '--via': 'magic' is not one of 'systemd', 'direct' (see luoctl update -h)\n",
+        ),
+        (
+            ["update", "--deadline", "0"],
+            "luoctl: invalid value for '--deadline': '0' is not a number from 1 to 86400 (see luoctl update -h)\n",
+        ),
+        (
             ["completion", "csh"],
             "luoctl: invalid value for 'SHELL': 'csh' is not one of 'bash', 'zsh', 'fish' (see luoctl completion -h)\n",
         ),

@@ -23,6 +23,14 @@ ELSEWHERE = {
     "timeline": "test_timeline.py: a reply, and what is made of it",
     "claim": "test_lifecycle.py: the command has standard output for itself",
     "completion": "test_completion.py: it takes no --json",
+    "load": "test_kernel.py: an image, as luod describes it",
+    "unload": "test_kernel.py",
+    "preflight": "test_update.py",
+    "update": "test_update.py",
+    "abort": "test_update.py",
+    "timeline": "test_timeline.py",
+    "wait-restored": "test_restored.py",
+    "start-afresh": "test_restored.py",
 }
 """What is no reply of io.luod.*, and where it is tested."""
 

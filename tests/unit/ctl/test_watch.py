@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -45,6 +46,24 @@ def test_it_tells_of_a_live_update_and_goes_on_after_it(ram):
         "stopping  luod stops\n",
         "watching\n",
         "restored  sessions came over and wait for their owner\n",
+    ]
+
+
+def test_it_tells_of_an_update_that_comes_and_of_one_that_is_off(scripted):
+    def watch(conversation, parameters):
+        conversation.says({"event": "watching", "watcher": "secret"})
+        until = time.time_ns() // 1000 + 30_200_000
+        conversation.says({"event": "prepare", "update": 4, "deadlineUSec": until})
+        conversation.says({"event": "aborted", "update": 4, "reason": "a guest is migrating"})
+        assert conversation.hear() is None
+
+    scripted(Watch=watch)
+    with watching() as luoctl:
+        told = [luoctl.stdout.readline() for _ in range(3)]
+    assert [line[10:] for line in told] == [
+        "watching\n",
+        "prepare   live update 4; 30 s left to get ready\n",
+        "aborted   it is off, everything is as before; live update 4; a guest is migrating\n",
     ]
 
 
