@@ -27,10 +27,16 @@ BYTES: Final = 512 << 10
 EVENTS_MOST: Final = 500
 """Of a generation; and together they may have a quarter of a half."""
 
+_ON_THE_WAY_OUT: Final = 0.6
+"""How much of that what happens before the kexec may take, so that there is room for what comes after it."""
+
 GENERATIONS_MOST: Final = 32
 
 LEAVING: Final = frozenset(
-    {"prepare", "ready", "veto", "unready", "carried", "loaded", "frozen", "thawed", "sealed", "leaving", "aborted"}
+    {
+        *("prepare", "ready", "veto", "unready", "carried", "loaded"),
+        *("freeze", "frozen", "thawed", "sealed", "leaving", "aborted"),
+    }
 )
 """What happens on the way out of a kernel: it belongs to the generation that the live update leads to."""
 
@@ -69,10 +75,10 @@ class _Chapter:
     size: int = 0
     dropped: int = 0
 
-    def add(self, event: Event, payload: bytes) -> bool:
-        """False where there is no room."""
+    def add(self, event: Event, payload: bytes, share: float) -> bool:
+        """False where there is no room in this share of it."""
         size = self.size + _RECORD.size + len(payload)
-        if len(self.events) >= EVENTS_MOST or size > (BYTES - _HALVES_AT) // 8:
+        if len(self.events) >= share * EVENTS_MOST or size > share * ((BYTES - _HALVES_AT) // 8):
             self.dropped += 1
             return False
         self.events.append(event)
@@ -117,7 +123,7 @@ class History:
         if event["what"] == "prepare":
             chapter.forget_earlier_attempts()
         payload = _encoded(generation, event)
-        if chapter.add(event, payload):
+        if chapter.add(event, payload, _ON_THE_WAY_OUT if generation > self.generation else 1.0):
             return payload
         return _dropped(generation, chapter.dropped) if chapter.dropped.bit_count() == 1 else None
 

@@ -49,14 +49,17 @@ class Departures:
 
     async def run(self) -> None:
         """For ever. Cancelled, as when luod is stopped, it brings back what it can."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._tick)
-            heard = 0
-            while True:
-                while (update := self._updates.current) is None:
-                    heard = await self._bell.wait(heard)
-                nursery.start_soon(_in_thread, self._means.recorder.measure_clock)
-                await self._go_through(update)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._tick)
+                heard = 0
+                while True:
+                    while (update := self._updates.current) is None:
+                        heard = await self._bell.wait(heard)
+                    nursery.start_soon(_in_thread, self._means.recorder.measure_clock)
+                    await self._go_through(update)
+        finally:
+            self._means.next_kernel.close()
 
     async def _tick(self) -> None:
         """Let the flight recorder know that luod is alive, often when it may soon be over."""

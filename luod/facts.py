@@ -32,7 +32,7 @@ _NOT_LOOKED_FOR: Final = NotKnown("nobody has looked")
 class Unit:
     """The service that luod is, as systemd has it. `systemd` is its version.
 
-    `changed`: its files are others by now; `goes_at_once`: the unit that goes into the next kernel at once is there.
+    `changed`: its files are others by now.
     """
 
     name: str
@@ -41,7 +41,6 @@ class Unit:
     limit: int
     survives: bool
     changed: bool
-    goes_at_once: bool
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,8 @@ class Facts:
     """All that the checks look at. `asked` are the ids of those sessions whose owner is asked before.
 
     `holder` is who has the device open. `journal_room` is in bytes, and `journal_needs` what an update may write.
-    `unpausable` are units that systemd can't pause, and why; `stores` what other services' fd stores have in them.
+    `goes_at_once`: there is what goes into the next kernel for luod. `unpausable` are units that systemd can't pause,
+    and why; `stores` what other services' fd stores have in them.
     """
 
     via: Via
@@ -68,6 +68,7 @@ class Facts:
     journal_room: int = 0
     journal_needs: int = 0
     has_systemd: bool = False
+    goes_at_once: bool = True
     unit: Unit | NotKnown = _NO_SERVICE
     exitrd: bool = False
     entries: int = 0
@@ -122,6 +123,7 @@ def gather(via: Via, sources: Sources) -> Facts:
         journal_room=room,
         journal_needs=needs,
         has_systemd=real and systemd_runs(),
+        goes_at_once=not real or via is Via.SYSTEMD or _can_go_at_once(),
         unit=_our_unit() if real and sources.is_service else _NO_SERVICE,
         exitrd=(sources.root / EXITRD).exists(),
         entries=len(sources.fd_store),
@@ -159,7 +161,6 @@ def _our_unit() -> Unit | NotKnown:
     try:
         version = _shown_of(["Version"]).get("Version", "")
         shown = _shown_of(ours, name)
-        leaving = _shown_of(["LoadState"], KEXEC_UNIT)
     except CantAsk as error:
         return NotKnown(str(error))
     number, limit = re.match(r"\d+", version), shown.get("FileDescriptorStoreMax", "")
@@ -172,8 +173,15 @@ def _our_unit() -> Unit | NotKnown:
         limit=int(limit),
         survives=shown.get("SurviveFinalKillSignal") == "yes",
         changed=shown.get("NeedDaemonReload") == "yes",
-        goes_at_once=leaving.get("LoadState") == "loaded",
     )
+
+
+def _can_go_at_once() -> bool:
+    """Whether there is what goes into the next kernel for luod; without systemd, luod itself starts it."""
+    try:
+        return not systemd_runs() or _shown_of(["LoadState"], KEXEC_UNIT).get("LoadState") == "loaded"
+    except CantAsk:
+        return False
 
 
 def _unpausable(units: Iterable[str]) -> dict[str, str]:

@@ -34,6 +34,10 @@ NAME: Final = "luod-flight"
 
 _READ_MOST: Final = 16 << 20
 
+_CLOCK_KEEPS: Final = 3600 * 1_000_000
+_DRIFT: Final = 1e-4
+"""For how long, in microseconds, the offset between clock and RTC is good for anything, and what it may lose of it."""
+
 
 @dataclass
 class Kept:
@@ -300,13 +304,21 @@ def _content(memfd: OwnedFd) -> bytearray:
 
 def _enter(history: History, boot_id: str, last_tick: int) -> None:
     """Be in the next kernel, with what the last one knew at its end."""
-    generation = history.generation + 1
+    before, generation = history.generation, history.generation + 1
+    history.enter(boot_id, generation)
     if last_tick:
         history.add(generation, event_of("last", None, last_tick, {}))
-    measured = [event for event in history.events(history.generation) if event["what"] == "clock"]
+    measured = [event for event in history.events(before) if event["what"] == "clock"]
     if measured and not history.has(generation, "clock"):
-        history.add(generation, {**measured[-1], "leaving": True})
-    history.enter(boot_id, generation)
+        _go_by_an_older_clock(history, measured[-1], last_tick)
+
+
+def _go_by_an_older_clock(history: History, measured: Event, last_tick: int) -> None:
+    """Where nobody announced the kexec: as far as the clock can't have gone far from the RTC since it was measured."""
+    age = max(0, last_tick - measured["usec"])
+    if age <= _CLOCK_KEEPS and isinstance(within := measured.get("withinUSec"), int):
+        drift = int(age * _DRIFT)
+        history.add(history.generation, {**measured, "leaving": True, "withinUSec": within + drift})
 
 
 def _monotonic_offset_before(history: History, generation: int) -> int | None:

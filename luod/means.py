@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from luod.config import Config
 from luod.custody import Custodian
@@ -20,6 +21,7 @@ from luod.pause import other_stores, thaw
 from luod.preflight import checks
 from luod.start import Held
 from luod.systemd import FdStore, is_service
+from luod.timeline import timeline
 from luod.update import Updates, covers
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,20 @@ class Means:
     runtime_directory: Path
     usual_way: Via
     look: Callable[[Via], Facts]
+
+    def last_update(self) -> dict[str, Any] | None:
+        """How the last one went, as io.luod.Update.Status has it."""
+        generation = self.custodian.totals().generation
+        told = timeline(generation, self.recorder.events(generation)) if generation else None
+        if told is None or told.left is None:
+            return None
+        facts = {
+            "generation": generation,
+            "usec": told.left,
+            "via": told.via,
+            "blackoutUSec": told.blackout and told.blackout.usec,
+        }
+        return {name: value for name, value in facts.items() if value is not None}
 
     def preflight(self, via: Via) -> list[Check]:
         """What came of each check. Blocks."""

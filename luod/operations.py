@@ -159,6 +159,7 @@ class Operations:
                 device=device,
                 fd_store=fd_store,
                 participants=self._participants(self._there),
+                last_update=self._means.last_update(),
                 problems=list(self._problems(self._there)) or None,
             )
         return [answer(reply)]

@@ -229,7 +229,7 @@ def _no_systemd(facts: Facts, who: str) -> _Found:
 
 
 def _unit_at_once(facts: Facts) -> _Found:
-    if isinstance(facts.unit, Unit) and not facts.unit.goes_at_once:
+    if not facts.goes_at_once:
         return _bad(f"systemd doesn't know {KEXEC_UNIT}, which goes into the next kernel", "luoctl install-units")
     return _good("luod holds everything until the kernel goes")
 

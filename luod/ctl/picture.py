@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from typing import Final
 from xml.sax.saxutils import escape
 
-from luod.ctl.timeline import heading, shown_from, summary
+from luod.ctl.captions import heading, shown_clients, shown_from, summary
 from luod.timeline import Client, Part, Timeline, duration
 
 _WIDTH: Final = 960
 _MARGIN: Final = 24
+_CLIENTS_MOST: Final = 24
 _LABELS: Final = 190
 _NUMBERS: Final = 150
 _ROW: Final = 24
@@ -55,6 +56,7 @@ def drawn(told: Timeline) -> str:
 class _Picture:
     def __init__(self, told: Timeline) -> None:
         self._told = told
+        self._clients, self._others = shown_clients(told, _CLIENTS_MOST)
         self._from = shown_from(told)
         self._zero = told.start if told.blackout is None else told.blackout.start
         self._left = _MARGIN + _LABELS
@@ -64,7 +66,7 @@ class _Picture:
     def lines(self) -> Iterator[str]:
         body: list[str] = []
         y = _MARGIN + 18
-        body.append(_text(_MARGIN, y, heading(self._told).rpartition(" (")[0] or heading(self._told), "title"))
+        body.append(_text(_MARGIN, y, heading(self._told), "title"))
         for number, sentence in enumerate(summary(self._told)):
             y += 24
             body.append(_text(_MARGIN, y, sentence, "" if number else "dark"))
@@ -89,12 +91,12 @@ class _Picture:
 
     def _legend(self) -> Iterator[str]:
         known = {
-            "\N{BLACK DIAMOND} when it was ready, or not": any(client.answered for client in self._told.clients),
-            "\N{BLACK SQUARE} when it finished its session": any(client.finished for client in self._told.clients),
+            "\N{BLACK DIAMOND} when it was ready, or not": any(client.answered for client in self._clients),
+            "\N{BLACK SQUARE} when it finished its session": any(client.finished for client in self._clients),
             "\N{BOX DRAWINGS LIGHT TRIPLE DASH VERTICAL} the blackout begins; the old kernel is gone": self._told.left,
         }
         if said := [text for text, is_there in known.items() if is_there]:
-            yield "   ".join(said)
+            yield " \N{MIDDLE DOT} ".join(said)
 
     def _described(self) -> Iterator[str]:
         """What the picture shows, for whoever can't see it."""
@@ -140,10 +142,13 @@ class _Picture:
         for part in told.parts:
             drawn += self._part(part, y)
             y += _ROW
-        if told.clients:
+        if self._clients:
             y += 10
-        for client in told.clients:
+        for client in self._clients:
             drawn += self._client(client, y)
+            y += _ROW
+        if self._others:
+            drawn.append(_text(_MARGIN, y + 11, self._others, "faint"))
             y += _ROW
         return y + 4, [*self._axis(top, y), *drawn]
 
@@ -190,19 +195,16 @@ class _Picture:
                 yield _diamond(x, middle, good, f"{client.who}: {client.answer}{reason}")
             if told.start < self._from:
                 yield self._earlier(y, "work" if client.answered >= self._from else good)
-        if told.blackout is None:
+        if told.blackout is None or client.first is None:
             return
-        came = client.first if client.first is not None and not client.late else None
-        if came is None:
-            start, tip = told.blackout.start, f"{client.who} has not come" if client.first is None else "it came later"
-            yield self._bar(start, told.end, y, 'class="away"', tip)
+        if client.late:
+            yield self._bar(told.blackout.start, told.end, y, 'class="away"', f"{client.who} came later")
         else:
-            yield self._bar(
-                told.blackout.start, came, y, 'class="bad"', f"{client.who}: {duration(client.blackout or 0)}"
-            )
+            tip = f"{client.who}: {duration(client.blackout or 0)}"
+            yield self._bar(told.blackout.start, client.first, y, 'class="bad"', tip)
             if client.finished is not None:
                 x = self._x(client.finished)
-                yield f'<line class="there" x1="{self._x(came):.1f}" y1="{middle}" x2="{x:.1f}" y2="{middle}"/>'
+                yield f'<line class="there" x1="{self._x(client.first):.1f}" y1="{middle}" x2="{x:.1f}" y2="{middle}"/>'
                 yield _rect(x - 3, middle - 3, 6, 6, 'class="good"', f"{client.who}: finished")
         if client.blackout is not None:
             yield _text(_WIDTH - _MARGIN, y + 11, duration(client.blackout), "right")

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from luod.ctl.bars import LINE, Pen, Scale, Stroke, draw
+from luod.ctl.captions import heading, shown_clients, shown_from, summary
 from luod.ctl.command import Command, Failed, Options
 from luod.ctl.link import luod_at
-from luod.ctl.output import moment, print_json, show, styled, visible
+from luod.ctl.output import print_json, show, styled, visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -22,9 +23,7 @@ if TYPE_CHECKING:
 _PLAIN_WIDTH: Final = 80
 _WIDEST: Final = 120
 _LABEL_MOST: Final = 24
-_BEFORE: Final = 0.4
-"""How much of the picture may be of what came before the blackout, for as long as the blackout is 1."""
-
+_CLIENTS_MOST: Final = 16
 _WORK = Pen("─", "-")
 _DARK = Pen("█", "#")
 _AWAY = Pen("╌", "~")
@@ -34,14 +33,6 @@ _REFUSED = Pen("✗", "x")
 _DONE = Pen("■", "o")
 _EARLIER = Pen("◂", "<")
 _LATER = Pen("▸", ">")
-
-SINCE: Final = {
-    "frozen": "the first owner was paused",
-    "sealed": "everything was sealed",
-    "leaving": "PID 1 began to stop services",
-    "last": "the old kernel showed its last sign of life",
-}
-"""When the blackout begins, in words."""
 
 
 @click.command("timeline", cls=Command)
@@ -54,8 +45,8 @@ def timeline_command(options: Options, *, generation: int | None, svg: Path | No
     """Show where the time of the last live update went.
 
     Seconds are counted from the beginning of the blackout, which is when the owners of sessions aren't at work: from
-    their pause until each has its first descriptor again. With --json: the parts of the timeline, and the events of
-    io.luod.Update.Timeline that they are made of.
+    their pause until each has its first descriptor again. With --json: the reply of io.luod.Update.Timeline, and what
+    is made of it as `timeline`.
     """
     from luod.timeline import timeline
 
@@ -63,10 +54,12 @@ def timeline_command(options: Options, *, generation: int | None, svg: Path | No
         reply = luod.timeline(generation)
     told = timeline(reply.generation, reply.events)
     if options.json:
-        print_json({**reply.wire(), "timeline": None if told is None else told.wire()})
+        print_json({**reply.wire(), **({} if told is None else {"timeline": told.wire()})})
         return
     if told is None:
-        raise Failed("nothing is known of a live update" if generation is None else f"nothing is known of {generation}")
+        raise Failed(
+            "nothing is known of any live update" if generation is None else f"nothing is known of {generation}"
+        )
     if svg is not None:
         from luod.ctl.picture import drawn
 
@@ -100,33 +93,6 @@ def shown(told: "Timeline", columns: int, *, ascii_only: bool) -> "list[Renderab
     return [*picture, said] if said else picture
 
 
-def heading(told: "Timeline") -> str:
-    """Which live update it is, and what became of it."""
-    by = f" {told.via}," if told.via else ""
-    if told.left is not None:
-        end = ""
-    elif told.aborted is None:
-        end = ": under way"
-    else:
-        end = f": aborted, {told.aborted}" if told.aborted else ": aborted"
-    return f"Live update to generation {told.generation},{by} {moment(told.start)}{end}"
-
-
-def summary(told: "Timeline") -> list[str]:
-    """How long the blackout was, and of what most of it was."""
-    from luod.timeline import duration
-
-    if told.blackout is None:
-        return []
-    dark = told.blackout
-    until = f"{dark.who} had its first descriptor" if dark.who else "luod served; no owner has come yet"
-    said = [f"Blackout {duration(dark.usec)}: from when {SINCE[dark.since]} until {until}."]
-    most = sorted((part for part in told.parts if part.share >= 1), key=lambda part: -part.share)[:3]
-    if most:
-        said.append(f"Most of it: {', '.join(f'{part.title} {part.share:.0f} %' for part in most)}.")
-    return said
-
-
 def _sentences(told: "Timeline") -> list[tuple[str, str]]:
     styles = ("bold red", "")
     return [*zip(summary(told), styles, strict=False), *((f"({note})", "dim") for note in told.notes)]
@@ -137,17 +103,20 @@ class _Bars:
 
     def __init__(self, told: "Timeline", columns: int, *, ascii_only: bool) -> None:
         self._told = told
+        self._clients, self._others = shown_clients(told, _CLIENTS_MOST)
         self._ascii = ascii_only
         self._labels = min(max(len(label) for label in self._all_labels()), _LABEL_MOST)
         self._start = shown_from(told)
         zero = told.start if told.blackout is None else told.blackout.start
-        self._scale = Scale(self._start / 1e6, told.end / 1e6, max(columns - self._labels - 3 - 9 - 8, 10), zero / 1e6)
+        self._scale = Scale(
+            self._start / 1e6, told.end / 1e6, max(columns - self._labels - 3 - 10 - 10, 10), zero / 1e6
+        )
         edges = [] if told.blackout is None else [told.blackout.start]
         edges += [] if told.left is None else [told.left]
         self._lines = {self._scale.cell(edge / 1e6): "dim" for edge in edges}
 
     def _all_labels(self) -> list[str]:
-        return [*(part.title for part in self._told.parts), *(visible(client.who) for client in self._told.clients)]
+        return [*(part.title for part in self._told.parts), *(visible(client.who) for client in self._clients)]
 
     def table(self) -> "Table":
         from rich.table import Table
@@ -158,18 +127,20 @@ class _Bars:
         rows = Table.grid(padding=(0, 1, 0, 0))
         rows.add_column(width=self._labels, no_wrap=True, overflow="ellipsis")
         rows.add_column(width=self._scale.width, no_wrap=True)
-        rows.add_column(width=9, no_wrap=True, justify="right")
-        rows.add_column(width=8, no_wrap=True, justify="right")
+        rows.add_column(width=10, no_wrap=True, justify="right")
+        rows.add_column(width=10, no_wrap=True, justify="right")
         dark = self._told.blackout is not None
         rows.add_row("", Text(self._scale.ticks(), "dim"), Text("took", "dim"), Text("blackout" if dark else "", "dim"))
         for part in self._told.parts:
             share = f"{part.share:.1f} %" if part.dark else ""
             rows.add_row(part.title, self._part(part), duration(part.usec), Text(share, "red"))
-        if self._told.clients:
+        if self._clients:
             rows.add_row()
-        for client in self._told.clients:
+        for client in self._clients:
             took = "" if client.blackout is None else duration(client.blackout)
             rows.add_row(self._cut(client.who), self._client(client), "", Text(took, "red"))
+        if self._others:
+            rows.add_row("", Text(self._others, "dim"))
         return rows
 
     def _cut(self, who: str) -> str:
@@ -189,9 +160,9 @@ class _Bars:
             refused = client.answer != "ready"
             strokes.append(self._stroke(_WORK, "green", told.start, client.answered))
             strokes.append(self._at(_REFUSED if refused else _READY, "red" if refused else "green", client.answered))
-        if told.blackout is not None:
-            came = client.first is not None and not client.late
-            back = client.first if client.first is not None and came else told.end
+        if told.blackout is not None and client.first is not None:
+            came = not client.late
+            back = client.first if came else told.end
             strokes.append(self._stroke(_DARK if came else _AWAY, "red", told.blackout.start, back))
             if client.late:
                 strokes.append(self._at(_LATER, "red", told.end))
@@ -216,7 +187,7 @@ class _Bars:
     def legend(self) -> "Text":
         from rich.text import Text
 
-        there = {client.answer for client in self._told.clients}
+        there = {client.answer for client in self._clients}
         dark = self._told.blackout is not None
         known = [
             (2, _WORK, "before it", dark),
@@ -224,15 +195,8 @@ class _Bars:
             (1, LINE, "its beginning, and the kexec", dark),
             (1, _READY, "ready", "ready" in there),
             (1, _REFUSED, "not ready", bool(there & {"veto", "unready"})),
-            (2, _AWAY, "away", any(client.first is None or client.late for client in self._told.clients) and dark),
-            (1, _DONE, "finished", any(client.finished is not None for client in self._told.clients)),
+            (2, _AWAY, "away", any(client.late for client in self._clients)),
+            (1, _DONE, "finished", any(client.finished is not None for client in self._clients)),
         ]
         drawn = [f"{times * pen.drawn(ascii_only=self._ascii)} {what}" for times, pen, what, has in known if has]
         return Text("  ".join(drawn), "dim")
-
-
-def shown_from(told: "Timeline") -> int:
-    """When the picture begins: what came before the blackout mustn't make that too small to be seen."""
-    if told.blackout is None:
-        return told.start
-    return max(told.start, told.blackout.start - round(_BEFORE * (told.end - told.blackout.start)))

@@ -127,7 +127,9 @@ def points(requests):
 
 
 def killed_at(luod, point, request):
-    """Have luod die in a request."""
+    """Have luod die in a request, and not in what it does once when it has begun to serve: Status waits for that."""
+    with connect(luod.socket) as client:
+        client.status()
     before = luod.pid()
     luod.plan.die_at(point)
     request()

@@ -161,6 +161,8 @@ async def test_what_is_held_comes_over_and_the_next_luod_knows_where_from(host):
     await host.arrive()
     after = await status(host)
     assert (after.generation, after.phase) == (1, "restoring")
+    assert (after.last_update["generation"], after.last_update["via"]) == (1, "direct")
+    assert after.last_update["blackoutUSec"] > 0
     assert SimMachine(host.control.path).running.command_line() == f"{LINE} luod.from={boot}/0"
     assert await contents(host, "ram") == {0: b"one", 1: b"two"}
 

@@ -159,6 +159,17 @@ def test_of_too_many_events_those_that_found_no_room_are_counted():
     assert read(memory) == everything(history)
 
 
+def test_however_much_happened_before_a_kexec_there_is_room_for_what_comes_after_it():
+    memory, history, box = a_box(BYTES)
+    for size in (20, 190):
+        written(history, box, 4, *(an_event(number, reason="x" * size) for number in range(EVENTS_MOST)))
+    history.enter("next", 4)
+    written(history, box, 4, *(an_event(1000 + number, "first") for number in range(100)))
+    assert [event["what"] for event in history.events(4)].count("first") == 100
+    box.switch(history)
+    assert read(memory) == everything(history)
+
+
 def test_of_too_large_events_no_more_are_kept_than_find_room_twice():
     memory, history, box = a_box(BYTES)
     for generation in (4, 3):

@@ -518,10 +518,14 @@ def test_the_clock_is_measured_in_each_kernel(kept):
     assert {"usec", "what", "leaving", "monotonicUSec"} == before.keys() == after.keys()  # there is no RTC here
 
 
-def test_before_a_kexec_that_nobody_announced_the_clock_was_measured_when_luod_began(kept):
-    kept.recorder.look_around()
+@pytest.mark.parametrize(("hours", "is_good"), [(0, True), (0.9, True), (1.1, False)])
+def test_before_a_kexec_that_nobody_announced_the_clock_is_good_for_an_hour(kept, hours, is_good):
+    ago = round(hours * 3_600_000_000)
+    kept.recorder.note("clock", at_usec=now() - ago, leaving=False, offset_usec=7, within_usec=3)
     kept.kexec()
-    assert [event["leaving"] for event in kept.recorder.events(1) if event["what"] == "clock"] == [True]
+    clocks = [event for event in kept.recorder.events(1) if event["what"] == "clock"]
+    assert [(event["leaving"], event["offsetUSec"]) for event in clocks] == [(True, 7)] * is_good
+    assert [event["withinUSec"] for event in clocks] == [pytest.approx(3 + ago * 1e-4, abs=2000)] * is_good
 
 
 def test_what_systemd_knows_is_asked_once_in_a_kernel(kept, monkeypatch):

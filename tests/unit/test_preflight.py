@@ -58,7 +58,7 @@ def a_session(number=0, state=State.OUTGOING, mode=Mode.CUSTODIAL, name=None, un
     )
 
 
-UNIT = Unit("luod.service", 262, keeps=True, limit=8192, survives=False, changed=False, goes_at_once=True)
+UNIT = Unit("luod.service", 262, keeps=True, limit=8192, survives=False, changed=False)
 GOOD = Facts(
     via=Via.SYSTEMD,
     device="/dev/liveupdate",
@@ -134,7 +134,7 @@ FINDINGS = [
     ("unit", unit(systemd=257), "systemd 257 carries no fd store over", "luoctl install-units", ALL),
     ("unit", unit(keeps=False), "has none that outlives it", "FileDescriptorStorePreserve=yes", ALL),
     ("unit", replace(GOOD, most=0), "has none that outlives it", "FileDescriptorStorePreserve=yes", ALL),
-    ("unit", replace(unit(goes_at_once=False), via=Via.DIRECT), "doesn't know luod-kexec.service", "install-", None),
+    ("unit", replace(DIRECT, goes_at_once=False), "doesn't know luod-kexec.service", "install-", None),
     ("fd-store", unit(limit=10), "in the next boot there may be 10", "FileDescriptorStoreMax=8192", ALL),
     ("fd-store", unit(changed=True), "isn't known, because the files of luod.service", "systemctl daemon-reload", ALL),
     (
@@ -391,10 +391,9 @@ def unit_facts(sources, via=Via.SYSTEMD, **changes):
 def test_systemd_tells_of_luods_own_unit(sources):
     facts = unit_facts(sources)
     assert facts.has_systemd
-    assert facts.unit == Unit(
-        "luod.service", 257, keeps=True, limit=64, survives=True, changed=False, goes_at_once=True
-    )
+    assert facts.unit == Unit("luod.service", 257, keeps=True, limit=64, survives=True, changed=False)
     assert not facts.exitrd
+    assert unit_facts(sources, Via.DIRECT).goes_at_once
 
 
 @pytest.mark.usefixtures("systemctl")
@@ -432,6 +431,7 @@ def test_a_systemd_that_does_not_tell_leaves_it_unknown(sources, systemctl, scri
     systemctl(script)
     facts = unit_facts(sources)
     assert reason in facts.unit.because
+    assert not unit_facts(sources, Via.DIRECT).goes_at_once
     assert found("unit", facts).outcome is Outcome.FAIL
 
 

@@ -258,18 +258,24 @@ def test_list_collects_all_replies(luod, connected):
         assert client.list() == []
 
 
-def test_status_and_manifest_are_of_the_update_interface(luod, connected):
+def test_status_manifest_and_timeline_are_of_the_update_interface(luod, connected):
     def script(peer):
         peer.asked("io.luod.Update.Status")
         counts = {"generation": 3, "sessions": 1, "files": 2, "bytes": 8192}
         peer.answers({"phase": "idle", "kernel": {}, "device": {}} | counts)
         peer.asked("io.luod.Update.Manifest")
         peer.answers({"manifest": {"version": 1}})
+        peer.asked("io.luod.Update.Timeline")
+        peer.answers({"generation": 3, "generations": [2, 3], "events": []})
+        peer.asked("io.luod.Update.Timeline", {"generation": 2})
+        peer.answers({"generation": 2, "generations": [2, 3], "events": [{"what": "ready", "usec": 1}]})
 
     luod.plays(script)
     with connected() as client:
         assert client.status().generation == 3
         assert client.manifest() == {"version": 1}
+        assert client.timeline().generations == [2, 3]
+        assert client.timeline(2).events == [{"what": "ready", "usec": 1}]
 
 
 def test_a_raw_call_gives_the_answer_and_its_descriptors(luod, connected):

@@ -20,6 +20,7 @@ ELSEWHERE = {
     "introspect": "test_commands.py: Varlink's own reply",
     "call": "test_commands.py: whatever the method replies",
     "watch": "test_watch.py",
+    "timeline": "test_timeline.py: a reply, and what is made of it",
     "claim": "test_lifecycle.py: the command has standard output for itself",
     "completion": "test_completion.py: it takes no --json",
     "load": "test_kernel.py: an image, as luod describes it",
@@ -27,7 +28,6 @@ ELSEWHERE = {
     "preflight": "test_update.py",
     "update": "test_update.py",
     "abort": "test_update.py",
-    "timeline": "test_timeline.py",
     "wait-restored": "test_restored.py",
     "start-afresh": "test_restored.py",
 }
