@@ -225,6 +225,17 @@ async def test_a_veto_aborts_and_everybody_asked_hears_why(host):
     await all_is_as_before(host, "ram", b"one")
 
 
+@pytest.mark.warns("live update 1 goes on in spite of a failed check: abi")
+async def test_force_is_about_checks_and_not_about_those_who_take_part(host):
+    await preserve(host, "ram", b"one")
+    await host.load(kho=["kho-v9"])
+    async with Taker(host).takes_part() as one, trio.open_nursery() as nursery:
+        nursery.start_soon(one.veto, "a migration is going on")
+        error = await refused(host, errors.UpdateAborted, force=True)
+        assert error.reason.endswith("refused, a migration is going on")
+    await all_is_as_before(host, "ram", b"one")
+
+
 async def test_who_does_not_answer_in_time_is_named(host):
     await preserve(host, "ram", b"one")
     await host.load()
