@@ -14,6 +14,7 @@ from eventually import eventually
 from luod import errors
 from luod.client import Disconnected
 from luod.kernel.api import Call
+from luod.operations import NO_MEANS
 from luod.sim.client import SimMachine
 from luod.sim.image import bzimage
 from manager import service_manager
@@ -414,6 +415,19 @@ async def test_a_luod_that_was_restarted_still_has_the_next_kernel(host):
     await host.update()
     await host.arrive()
     assert (await status(host)).image is None
+    assert await contents(host, "ram") == {0: b"one"}
+
+
+@pytest.mark.warns("there can be no live update by this luod")
+async def test_a_luod_that_can_not_leave_serves_all_the_same(host, monkeypatch):
+    await preserve(host, "ram", b"one")
+    monkeypatch.setattr("luod.means.thaw", lambda directory: directory["and this is a bug"])
+    await host.reboot()
+    assert (await status(host)).problems == [NO_MEANS]
+    async with host.client() as luod:
+        assert (await luod.manifest())["sessions"][0]["name"] == "ram"
+        with pytest.raises(errors.UpdateAborted):
+            await luod.preflight()
     assert await contents(host, "ram") == {0: b"one"}
 
 
