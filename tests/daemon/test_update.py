@@ -13,6 +13,7 @@ from daemon.conftest import Host
 from eventually import eventually
 from luod import errors
 from luod.client import Disconnected
+from luod.daemon import GRACE
 from luod.kernel.api import Call
 from luod.operations import NO_MEANS
 from luod.sim.client import SimMachine
@@ -405,6 +406,26 @@ async def test_a_luod_that_is_stopped_aborts(host):
         assert "luod stops" in [each.reason for each in one.told if each.event == "aborted"]
         await host.boot()
     await all_is_as_before(host, "ram", b"one")
+
+
+async def test_who_waits_for_owners_does_not_hold_up_the_end_of_luod_and_goes_on_with_the_next(host):
+    await preserve(host, "ram", b"one")
+    await host.kexec()
+    said = []
+
+    async def wait():
+        async with host.client() as luod, luod.follow() as steps:
+            async for progress in steps:
+                said.append(progress)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await eventually(lambda: said)
+        with trio.fail_after(GRACE / 2):
+            await host.reboot()
+        async with host.client() as luod:
+            await luod.finish("ram", rearm=True)
+    assert [progress.phase for progress in said] == ["restoring", "restoring", "idle"]
 
 
 async def test_a_luod_that_was_restarted_still_has_the_next_kernel(host):
