@@ -24,7 +24,7 @@ from luod.lifecycle import Phase, State, Step, Unready, Via
 from luod.means import Means
 from luod.pause import freeze, thaw
 from luod.preflight import all_is_lost, checks
-from luod.update import Answer, LiveUpdate, Participant, Updates, Watcher, covers, stages
+from luod.update import Answer, LiveUpdate, Participant, Updates, Watcher, covers, participants
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ class Departures:
         updates = self._updates
         updates.go_on("those who take part get ready")
         sessions = await _in_thread(self._means.custodian.sessions)
-        asked = updates.gather(stages(updates.watchers.participants(), sessions))
+        asked = updates.gather(participants(updates.watchers.participants(), sessions))
         late = update.deadline_usec / 1e6 - time.time()
         with trio.move_on_after(max(0.0, late)):
             for stage in asked:
@@ -171,7 +171,7 @@ class Departures:
                 await self._until_ready(update, stage)
         missing = update.not_ready()
         for each in missing:
-            self._means.recorder.note("unready", str(each))
+            self._means.recorder.note("unready", each.who, reason=each.said)
         if missing and not self._goes_on_without(update, missing):
             raise errors.UpdateAborted(f"not ready in time: {'; '.join(map(str, missing))}")
         updates.step(Step.PROCEED if missing else Step.ALL_READY)
@@ -185,7 +185,7 @@ class Departures:
             for each in those:
                 if each.answer is Answer.READY and each.watcher.secret not in noted:
                     noted.add(each.watcher.secret)
-                    self._means.recorder.note("ready", each.watcher.name)
+                    self._means.recorder.note("ready", each.who)
             never = [each for each in those if each.answer in (Answer.VETO, Answer.GONE)]
             if never and not self._goes_on_without(update, never):
                 raise errors.UpdateAborted("; ".join(map(str, never)))
@@ -222,7 +222,7 @@ class Departures:
                 failed = await _in_thread(lambda: freeze(units, self._means.runtime_directory))
                 for unit, why in failed.items():
                     log.warning("%s can't be paused: %s", unit, why)
-                    self._means.recorder.note("unready", f"{unit}: {why}")
+                    self._means.recorder.note("unready", unit, reason=why)
                 if failed and not (update.force or update.unready is Unready.PROCEED):
                     raise errors.UpdateAborted("; ".join(f"{unit}: {why}" for unit, why in failed.items()))
             self._means.recorder.note("frozen", ", ".join(units) or None)
