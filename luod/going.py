@@ -105,19 +105,16 @@ def _by_unit() -> str:
     """Returns what systemctl says of it."""
     try:
         said = systemctl("start", UNIT, patience=PATIENCE)
+        if said.status == 0:
+            return f"{UNIT} has done nothing: luod has another runtime directory than it"
+        problem = said.err.strip()
     except CantAsk as error:
-        return f"{error}{_stopped()}"
-    if said.status == 0:
-        return f"{UNIT} has done nothing: luod has another runtime directory than it"
-    return said.err.strip()
-
-
-def _stopped() -> str:
-    try:
-        said = systemctl("stop", UNIT)
+        problem = str(error)
+    try:  # the start is over where its process is; this is, where ExecStopPost= is, too
+        systemctl("stop", UNIT)
     except CantAsk as error:
-        return f"; {error}"
-    return f"; {said.err.strip()}" if said.status else ""
+        problem += f"; {error}"
+    return problem
 
 
 def _by_child(directory: Path) -> str:

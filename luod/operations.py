@@ -133,12 +133,11 @@ class Operations:
     def status(self, request: Request) -> Answers:
         device: dict[str, Any] = {"path": self._device, "available": True}
         fd_store = {"entries": len(self._fd_store), "limit": self._fd_store.most, "unclear": self._unclear}
-        kernel: dict[str, Any] = {"release": os.uname().release}
         if isinstance(self._there, RestoreImpossible):
             reply = update.StatusReply(
                 phase=Phase.UNAVAILABLE,
                 generation=0,
-                kernel=kernel,
+                kernel={"release": os.uname().release},
                 sessions=0,
                 files=0,
                 bytes=0,
@@ -151,7 +150,7 @@ class Operations:
             reply = update.StatusReply(
                 phase=self.progress().phase,
                 generation=totals.generation,
-                kernel=kernel | {"bootId": totals.boot_id},
+                kernel={"release": self._means.machine.running.release(), "bootId": totals.boot_id},
                 image=None if loaded is None else loaded.facts(),
                 sessions=totals.sessions,
                 files=totals.files,

@@ -20,7 +20,7 @@ PATIENCE: Final = 10.0
 NEVER: Final = frozenset({"init.scope", "dbus.service", "dbus-broker.service", "luod.service", "luod-kexec.service"})
 """Without these nobody could let anything go on."""
 
-_FAILED: Final = re.compile(r"^Failed to \w+ unit (\S+): (.*)$", re.MULTILINE)
+_FAILED: Final = re.compile(r"^Failed to .*unit (\S+): (.*)$", re.MULTILINE)
 
 
 def freeze(units: Iterable[str], runtime_directory: Path) -> dict[str, str]:
@@ -82,7 +82,8 @@ def _change(verb: str, units: Sequence[str], *, into: str) -> dict[str, str]:
     except CantAsk as error:
         return {unit: why.get(unit, str(error)) for unit in units}
     left = {unit: state for unit in units if not (state := states.get(unit, "gone")).startswith(into)}
-    return {unit: why.get(unit) or said.strip() or f"it is {state}" for unit, state in left.items()}
+    of_all = "" if why else said.strip()
+    return {unit: why.get(unit) or of_all or f"it is {state}" for unit, state in left.items()}
 
 
 def other_stores() -> dict[str, int]:

@@ -217,7 +217,7 @@ class Updates:
     def step(self, step: Step) -> None:
         """Go where a step leads. Raises UpdateAborted where somebody has asked for the end of it."""
         with self._lock:
-            self.go_on()
+            self.go_on("")
             self._step(step)
         self._changed()
 
