@@ -211,6 +211,43 @@ async def test_stages_are_asked_one_after_the_other(host):
     await host.arrive()
 
 
+async def test_who_changes_its_mind_while_a_later_stage_is_waited_for_is_heard_at_once(host):
+    await preserve(host, "vm", b"one", stage="1")
+    await preserve(host, "disk", b"two", stage="2")
+    await host.load()
+    async with (
+        Taker(host, ["disk"]).takes_part() as disk,
+        Taker(host, ["vm"]).takes_part() as vm,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def change():
+            await vm.ready()
+            await disk.asked()
+            await vm.veto("not after all")
+
+        nursery.start_soon(change)
+        error = await refused(host, errors.UpdateAborted, deadline=3600)
+        assert error.reason.endswith("refused, not after all")
+
+
+async def test_who_goes_away_while_a_later_stage_is_waited_for_is_named_at_once(host):
+    await preserve(host, "vm", b"one", stage="1")
+    await preserve(host, "disk", b"two", stage="2")
+    await host.load()
+    said = []
+    async with Taker(host, ["disk"]).takes_part() as disk, trio.open_nursery() as nursery:
+
+        async def fail():
+            said.append((await refused(host, errors.UpdateAborted, deadline=3600)).reason)
+
+        async with Taker(host, ["vm"]).takes_part() as vm:
+            nursery.start_soon(fail)
+            await vm.ready()
+            await disk.asked()
+    assert said[0].endswith(": went away")
+
+
 async def test_a_veto_aborts_and_everybody_asked_hears_why(host):
     await preserve(host, "ram", b"one")
     await host.load()
