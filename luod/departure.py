@@ -177,7 +177,7 @@ class Departures:
         updates.step(Step.PROCEED if missing else Step.ALL_READY)
 
     async def _until_ready(self, update: LiveUpdate, stage: int) -> None:
-        """Wait for those of a stage, as long as there is hope. Raises UpdateAborted."""
+        """Wait for those of a stage, as long as there is hope for it and those before it. Raises UpdateAborted."""
         heard, noted = self._bell.rings, set[str]()
         while True:
             self._updates.go_on()
@@ -186,7 +186,8 @@ class Departures:
                 if each.answer is Answer.READY and each.watcher.secret not in noted:
                     noted.add(each.watcher.secret)
                     self._means.recorder.note("ready", each.who)
-            never = [each for each in those if each.answer in (Answer.VETO, Answer.GONE)]
+            before = [each for each in update.participants if each.stage <= stage]
+            never = [each for each in before if each.answer in (Answer.VETO, Answer.GONE)]
             if never and not self._goes_on_without(update, never):
                 raise errors.UpdateAborted("; ".join(map(str, never)))
             if all(each.answer is not Answer.NONE for each in those):

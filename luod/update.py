@@ -87,7 +87,8 @@ class Participant:
     reason: str = ""
 
     def __str__(self) -> str:
-        return f"{self.watcher.name}: {self.said}"
+        its = f" for {self.sessions[0]}" if len(self.sessions) == 1 else ""
+        return f"{self.watcher.name}{its}: {self.said}"
 
     @property
     def said(self) -> str:
