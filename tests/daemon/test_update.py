@@ -20,6 +20,7 @@ from manager import service_manager
 from memory import content, memfd, memfds
 
 LINE = "quiet liveupdate=on kho=on"
+RAM = "ram" if os.geteuid() == 0 else f"ram of uid {os.geteuid()}"
 
 
 class PoweredOff(BaseException):
@@ -181,7 +182,7 @@ async def test_those_who_take_part_are_waited_for(host):
         assert not host.is_off
         progress = await seen(host)
         assert (progress.phase, progress.ready, len(progress.waiting)) == ("preparing", 1, 1)
-        assert progress.waiting[0].endswith(f"(process {os.getpid()}) for ram: no answer")
+        assert progress.waiting[0].endswith(f"(process {os.getpid()}) for {RAM}: no answer")
         async with host.client() as luod:
             with memfds(b"late") as (fd,):
                 await luod.preserve("ram", fd, token=7)
@@ -268,7 +269,7 @@ async def test_who_does_not_answer_in_time_is_named(host):
     async with Taker(host).takes_part() as one:
         error = await refused(host, errors.UpdateAborted, deadline=1)
         assert error.reason.startswith("not ready in time: ")
-        assert error.reason.endswith(f"(process {os.getpid()}) for ram: no answer")
+        assert error.reason.endswith(f"(process {os.getpid()}) for {RAM}: no answer")
         await eventually(lambda: one.was_told("aborted"))
     await all_is_as_before(host, "ram", b"one")
 
