@@ -411,8 +411,12 @@ async def _leave_some_day(
     task_status.started()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.to_thread.run_sync, recorder.look_around)
-        if departures is not None:
-            await departures.run()
+        try:
+            if departures is not None:
+                await departures.run()
+            await trio.sleep_forever()
+        finally:
+            recorder.hurry()
 
 
 async def _stay_alive() -> None:

@@ -24,7 +24,7 @@ from luod.lifecycle import Phase, State, Step, Unready, Via
 from luod.means import Means
 from luod.pause import freeze, thaw
 from luod.preflight import all_is_lost, checks
-from luod.update import Answer, LiveUpdate, Participant, Updates, Watcher, covers, stages
+from luod.update import Answer, LiveUpdate, Participant, Updates, Watcher, covers, participants
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +162,7 @@ class Departures:
         updates = self._updates
         updates.go_on("those who take part get ready")
         sessions = await _in_thread(self._means.custodian.sessions)
-        asked = updates.gather(stages(updates.watchers.participants(), sessions))
+        asked = updates.gather(participants(updates.watchers.participants(), sessions))
         late = update.deadline_usec / 1e6 - time.time()
         with trio.move_on_after(max(0.0, late)):
             for stage in asked:
@@ -170,13 +170,13 @@ class Departures:
                 await self._until_ready(update, stage)
         missing = update.not_ready()
         for each in missing:
-            self._means.recorder.note("unready", str(each))
+            self._means.recorder.note("unready", each.who, reason=each.said)
         if missing and not _goes_on_without(update, missing):
             raise errors.UpdateAborted(f"not ready in time: {'; '.join(map(str, missing))}")
         updates.step(Step.PROCEED if missing else Step.ALL_READY)
 
     async def _until_ready(self, update: LiveUpdate, stage: int) -> None:
-        """Wait for those of a stage, as long as there is hope. Raises UpdateAborted."""
+        """Wait for those of a stage, as long as there is hope for it and those before it. Raises UpdateAborted."""
         heard, noted = self._bell.rings, set[str]()
         while True:
             self._updates.go_on()
@@ -184,8 +184,9 @@ class Departures:
             for each in those:
                 if each.answer is Answer.READY and each.watcher.secret not in noted:
                     noted.add(each.watcher.secret)
-                    self._means.recorder.note("ready", each.watcher.name)
-            never = [each for each in those if each.answer in (Answer.VETO, Answer.GONE)]
+                    self._means.recorder.note("ready", each.who)
+            before = [each for each in update.participants if each.stage <= stage]
+            never = [each for each in before if each.answer in (Answer.VETO, Answer.GONE)]
             if never and not _goes_on_without(update, never):
                 raise errors.UpdateAborted("; ".join(map(str, never)))
             if all(each.answer is not Answer.NONE for each in those):
@@ -217,7 +218,7 @@ class Departures:
                 failed = await _in_thread(lambda: freeze(units, self._means.runtime_directory))
                 for unit, why in failed.items():
                     log.warning("%s can't be paused: %s", unit, why)
-                    self._means.recorder.note("unready", f"{unit}: {why}")
+                    self._means.recorder.note("unready", unit, reason=why)
                 if failed and update.unready is not Unready.PROCEED:
                     raise errors.UpdateAborted("; ".join(f"{unit}: {why}" for unit, why in failed.items()))
             self._means.recorder.note("frozen", ", ".join(units) or None)

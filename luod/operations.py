@@ -15,7 +15,7 @@ from luod.methods import Answer, Answers, Request, answer
 from luod.policy import Policy
 from luod.recovery import RestoreImpossible
 from luod.systemd import FdStore
-from luod.update import DEADLINE, LiveUpdate, Progress, Updates, stages
+from luod.update import DEADLINE, LiveUpdate, Progress, Updates, participants
 
 if TYPE_CHECKING:
     from luod.means import Means
@@ -186,8 +186,8 @@ class Operations:
     def _participants(self, custodian: Custodian) -> list[dict[str, Any]]:
         watchers = self._updates.watchers.participants()
         return [
-            {"name": watcher.name, "uid": watcher.uid, "stage": stage}
-            for watcher, stage in stages(watchers, custodian.sessions())
+            {"name": each.watcher.name, "uid": each.watcher.uid, "stage": each.stage, "sessions": list(each.sessions)}
+            for each in participants(watchers, custodian.sessions())
         ]
 
     def _problems(self, custodian: Custodian, means: "Means | None") -> Iterator[str]:

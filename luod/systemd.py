@@ -199,6 +199,13 @@ class FdStore:
         with self._lock:
             self._count -= sum(len(self._fds.pop(name)) for name in names)
 
+    def closing(self, fd: int) -> None:
+        """This copy is about to be closed here, and its number may be another's then. It is kept all the same, and goes
+        by the number of what was put in with it.
+        """
+        with self._lock:
+            self._names.pop(fd, None)
+
     def barrier(self) -> None:
         """Wait until the service manager has done all that it was told. Raises KernelFailed."""
         if self._manager is None:

@@ -43,7 +43,7 @@ WHOLE = {
     "bytes": 4096,
     "device": {"path": "/dev/liveupdate", "available": True},
     "fdStore": {"entries": 7, "limit": 512, "unclear": []},
-    "participants": [{"name": "qemu", "uid": 107, "stage": 2, "sessions": ["vm", "ram"]}, {"name": "redis"}],
+    "participants": [{"name": "qemu", "uid": 107, "stage": 2, "sessions": ["vm", "ram"]}, {"uid": 999}],
     "lastUpdate": {"generation": 3, "usec": 1, "blackoutUSec": 1_240_000, "via": "direct"},
     "problems": ["cache is lost", "\x1b[2J"],
 }
@@ -62,8 +62,8 @@ def test_status_is_the_whole_story_on_one_screen(luoctl, scripted):
     assert len(told[5]) < 140
     assert told[6:] == [
         "Holds 1 session, 2 files, 4.0 KiB",
-        "Takes part qemu, uid: 107, stage: 2, sessions: vm ram",
-        "redis",
+        "Takes part qemu, stage: 2, sessions: vm ram",
+        "somebody, uid: 999",
         "Device /dev/liveupdate, available",
         "Fd store 7 of 512 entries",
         "Problems cache is lost",

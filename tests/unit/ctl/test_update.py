@@ -130,6 +130,17 @@ def test_without_a_terminal_each_change_is_a_line(luoctl, scripted):
     ]
 
 
+def test_namesakes_are_told_apart(luoctl, scripted):
+    one = "uid 0 (process 7): no answer"
+    scripted(Start=update(progress("preparing", 0, one, one), progress("preparing", 1, one), progress("executing", 2)))
+    assert lines_of(luoctl("update").out)[1:5] == [
+        "preparing  uid 0 (process 7): no answer",
+        "preparing  uid 0 (process 7): no answer",
+        "preparing  uid 0 (process 7): ready",
+        "executing  the machine is on its way",
+    ]
+
+
 def test_as_json_each_progress_is_a_line(luoctl, scripted):
     scripted(Start=update(*GOOD))
     ran = luoctl("update", "--json")
