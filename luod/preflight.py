@@ -16,11 +16,7 @@ from luod.kernel.image import Image
 from luod.kernel.running import NotKnown
 from luod.lifecycle import Mode, State, Via
 from luod.manifest import Session
-from luod.systemd import KEXEC_SERVICE
-
-SURVIVES: Final = 255
-CARRIES: Final = 261
-"""From which systemd on a service can outlive the shutdown, and from which on the fd store lives through a kexec."""
+from luod.systemd import CARRIES, KEXEC_SERVICE, SURVIVES
 
 NAMED_MAX: Final = 20
 """How many sessions, or others, are named; the rest is counted."""

@@ -26,6 +26,10 @@ log = logging.getLogger(__name__)
 PATIENCE: Final = 30.0
 """How long the service manager may take to listen, in seconds: with thousands of entries it is seen to be that slow."""
 
+SURVIVES: Final = 255
+CARRIES: Final = 261
+"""From which systemd on a service can outlive the shutdown, and from which on the fd store lives through a kexec."""
+
 SERVICE: Final = "luod.service"
 KEXEC_SERVICE: Final = "luod-kexec.service"
 """What luod is under systemd, and what goes into the next kernel for it."""

@@ -14,19 +14,16 @@ import click
 import luod
 from luod.ctl.command import Command, Failed, Options
 from luod.ctl.output import print_json, print_line
+from luod.systemd import CARRIES, KEXEC_SERVICE, SURVIVES
 
 DIRECTORY: Final = Path("/usr/local/lib/systemd/system")
 """Where systemd.unit(5) has units that an administrator installed: `systemctl edit` in /etc comes before them."""
 
 UNITS: Final = ("luod.socket", "luod.service")
-KEXEC: Final = "luod-kexec.service"
-"""What luod starts by itself: nobody enables it."""
+ALWAYS: Final = (*UNITS, KEXEC_SERVICE)
+"""What is to be enabled; and what luod starts by itself as well."""
 
 SURVIVE: Final = "luod.service.d/50-survive.conf"
-
-SURVIVES: Final = 255
-CARRIES: Final = 261
-"""From which systemd on a service can outlive the shutdown, and from which on the fd store lives through a kexec."""
 
 CARRIED: Final = "systemd carries over what luod holds"
 KEPT: Final = (
@@ -89,7 +86,7 @@ def _contents(version: int | None, executable: str) -> Iterator[tuple[str, str]]
             f"{executable}: a system service doesn't see {hidden}; install luod elsewhere, in /opt for instance"
         )
     command = shlex.quote(executable).replace("%", "%%")
-    for name in (*UNITS, KEXEC, *([SURVIVE] if version < CARRIES else [])):
+    for name in (*ALWAYS, *([SURVIVE] if version < CARRIES else [])):
         yield name, (_shipped() / name).read_text().replace(_EXECUTABLE, f"={command}")
 
 
@@ -97,7 +94,7 @@ def _have_there(place: Path, contents: Mapping[str, str]) -> tuple[list[Path], l
     """Have these files there and no others of ours. Which were written, and which removed. Raises Failed."""
     try:
         written = [path for name, text in contents.items() if _write(path := place / name, text)]
-        removed = [path for name in (*UNITS, KEXEC, SURVIVE) if name not in contents and _remove(path := place / name)]
+        removed = [path for name in (*ALWAYS, SURVIVE) if name not in contents and _remove(path := place / name)]
     except OSError as error:
         hint = ": try it as root" if isinstance(error, PermissionError) else ""
         raise Failed(f"{error.filename}: {error.strerror}{hint}") from None
