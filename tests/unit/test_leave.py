@@ -89,6 +89,19 @@ def test_the_last_steps_explain_themselves_and_take_no_other_words():
     assert luod_kexec("--runtime-directory").returncode == luod_kexec("now").returncode == 2
 
 
+def test_nothing_is_held_still_where_luods_own_files_are_on_a_disk(tmp_path, capsys, monkeypatch):
+    mountinfo = tmp_path / "mountinfo"
+    mountinfo.write_text("1 0 8:1 / / rw - ext4 /dev/sda1 rw\n")
+    there = leave.filesystems.mounts(mountinfo)
+    monkeypatch.setattr(leave.filesystems, "mounts", lambda: there)
+    monkeypatch.setattr(os, "sync", lambda: pytest.fail("nothing was to be done"))
+    (tmp_path / leave.LEAVING).touch()
+    assert leave.main(["--runtime-directory", str(tmp_path)]) == 1
+    said = f"{tmp_path} is on no tmpfs: where disks are held still, luod could write nothing there"
+    assert capsys.readouterr().err == f"luod kexec: {said}\n"
+    assert came_back(tmp_path) == said
+
+
 def test_after_one_that_was_killed_it_is_said_by_what(directory):
     (directory / leave.LEAVING).touch()
     (directory / leave.HELD_STILL).write_text("+1048575:1\n+1048575:2\n-1048575:2\n")
