@@ -28,6 +28,8 @@ LEAVING: Final = "leaving"
 HELD_STILL: Final = "held-still"
 CAME_BACK: Final = "came-back"
 
+_IN_MEMORY: Final = ("tmpfs", "ramfs")
+
 USAGE: Final = f"""\
 usage: luod kexec [--undo] [--runtime-directory DIR]
 
@@ -40,6 +42,9 @@ Hold all file systems still and go into the next kernel, at once: luod starts th
 
 def leave(directory: Path) -> str:
     """Go into the next kernel. Returns why it is still this one; all goes on then. Raises OSError."""
+    where = filesystems.mount_of(filesystems.mounts(), directory.resolve())
+    if where is None or where.kind not in _IN_MEMORY:
+        return f"{directory} is on no tmpfs: where disks are held still, luod could write nothing there"
     os.sync()  # most of what there is to write, while others still may
     try:
         _hold_all_still(directory / HELD_STILL)

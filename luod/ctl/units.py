@@ -34,7 +34,7 @@ ENABLE: Final = f"systemctl enable --now {' '.join(UNITS)}"
 HIDDEN: Final = ("/home", "/root", "/run/user")
 """What ProtectHome= hides from the service."""
 
-_EXECUTABLE: Final = "=/usr/bin/luod"
+_EXECUTABLE: Final = re.compile(r"(?<==)(\+?)/usr/bin/luod\b")
 _SYSTEMD_RUNS: Final = Path("/run/systemd/system")
 
 
@@ -87,7 +87,7 @@ def _contents(version: int | None, executable: str) -> Iterator[tuple[str, str]]
         )
     command = shlex.quote(executable).replace("%", "%%")
     for name in (*ALWAYS, *([SURVIVE] if version < CARRIES else [])):
-        yield name, (_shipped() / name).read_text().replace(_EXECUTABLE, f"={command}")
+        yield name, _EXECUTABLE.sub(lambda match: match[1] + command, (_shipped() / name).read_text())
 
 
 def _have_there(place: Path, contents: Mapping[str, str]) -> tuple[list[Path], list[Path]]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from luod.kernel import filesystems
-from luod.kernel.filesystems import files_under, mounts, to_hold_still
+from luod.kernel.filesystems import files_under, mount_of, mounts, to_hold_still
 
 MOUNTINFO = """\
 22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw,errors=remount-ro
@@ -43,6 +43,13 @@ def test_each_is_there_once_wherever_it_is_mounted(tmp_path):
     *_, root = to_hold_still(there(tmp_path), lambda device: [])
     assert [mount.point for mount in root.mounts] == ["/", "/mnt/with space\\"]
     assert root.writable
+
+
+def test_a_path_is_on_what_is_mounted_deepest_above_it_and_last(tmp_path):
+    found = there(tmp_path, f"{MOUNTINFO}35 22 0:50 / /home rw - tmpfs tmpfs rw\n")
+    places = ("/run/luod", "/runner", "/home/u", "/boot/efi")
+    assert [mount_of(found, Path(path)).kind for path in places] == ["tmpfs", "ext4", "tmpfs", "vfat"]
+    assert mount_of([], Path("/")) is None
 
 
 def test_a_root_whose_disk_is_a_file_of_another_comes_before_that(tmp_path):

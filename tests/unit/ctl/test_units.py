@@ -35,7 +35,7 @@ def test_puts_there_what_this_systemd_needs(install, place, systemd, names):
     assert "\nExecReload=/opt/luod/luod --check-config\n" in service
     kexec = (place / KEXEC_SERVICE).read_text()
     assert "\nExecStart=/opt/luod/luod kexec\n" in kexec
-    assert "\nExecStopPost=/opt/luod/luod kexec --undo\n" in kexec
+    assert "\nExecStopPost=+/opt/luod/luod kexec --undo\n" in kexec
     assert "/usr/bin" not in service + kexec
 
 
