@@ -8,7 +8,8 @@ import click
 from luod.ctl.command import Command, Options
 from luod.ctl.kernel import kind
 from luod.ctl.link import luod_at
-from luod.ctl.output import age, count, duration, facts, print_json, show, size, styled, styled_lines
+from luod.ctl.output import age, count, facts, print_json, show, size, styled, styled_lines
+from luod.timeline import duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -74,8 +74,8 @@ def test_status_is_the_whole_story_on_one_screen(luoctl, scripted):
 def test_of_the_last_update_status_says_what_there_is(luoctl, scripted):
     luod = scripted(Status=WHOLE | {"lastUpdate": {"generation": 3}, "image": {"commandLine": "quiet"}})
     assert "Updated" not in luoctl("status").out
-    luod.script["Status"] = WHOLE | {"lastUpdate": {"blackoutUSec": 90_000_000}}
-    assert ["Updated", "blackout", "1", "min", "30", "s"] in lines_of(luoctl("status").out)
+    luod.script["Status"] = WHOLE | {"lastUpdate": {"blackoutUSec": 125_000_000}}
+    assert ["Updated", "blackout", "2", "min", "5", "s"] in lines_of(luoctl("status").out)
 
 
 def test_list_has_a_line_for_each_session(luoctl, luod):
