@@ -166,9 +166,9 @@ class Operations:
                 bytes=totals.bytes,
                 device=device,
                 fd_store=fd_store,
-                participants=self._participants(self._there),
+                participants=self._participants(self._there, request.peer.uid),
                 last_update=None if means is None else means.last_update(),
-                problems=list(self._problems(self._there, means)) or None,
+                problems=list(self._problems(self._there, means, request.peer.uid)) or None,
             )
         return [answer(reply)]
 
@@ -183,14 +183,18 @@ class Operations:
         if current is not None:
             raise errors.UpdateInProgress(current.number)
 
-    def _participants(self, custodian: Custodian) -> list[dict[str, Any]]:
-        watchers = self._updates.watchers.participants()
+    def _may_know(self, asker: int, owner: int) -> bool:
+        """What belongs to all, operators see; others what is theirs."""
+        return asker == owner or self._policy.is_operator(asker)
+
+    def _participants(self, custodian: Custodian, asker: int) -> list[dict[str, Any]]:
+        watchers = [each for each in self._updates.watchers.participants() if self._may_know(asker, each.uid)]
         return [
             {"name": each.watcher.name, "uid": each.watcher.uid, "stage": each.stage, "sessions": list(each.sessions)}
             for each in participants(watchers, custodian.sessions())
         ]
 
-    def _problems(self, custodian: Custodian, means: "Means | None") -> Iterator[str]:
+    def _problems(self, custodian: Custodian, means: "Means | None", asker: int) -> Iterator[str]:
         """What is wrong, for people."""
         if means is None:
             yield NO_MEANS
@@ -199,6 +203,8 @@ class Operations:
         for what in self._unclear:
             yield f"the fd store brought what nobody knows, and it is kept: {what}"
         for session in custodian.sessions():
+            if not self._may_know(asker, session.uid):
+                continue
             whose = f"session {session.name} of uid {session.uid}"
             if session.state is State.LOST:
                 yield f"{whose} is lost: {session.lost}"

@@ -507,9 +507,11 @@ async def test_only_operators_have_a_say(host):
             assert reply.error == "org.varlink.service.PermissionDenied", method
 
 
-async def test_status_says_who_takes_part(host):
+async def test_status_says_who_takes_part_to_operators_only(host):
     await preserve(host, "disk", b"one", stage="2")
     async with Taker(host, ["disk"]).takes_part():
         [one] = (await status(host)).participants
+        async with host.wire_as(1000) as stranger:
+            assert (await stranger.call("io.luod.Update.Status", {})).parameters["participants"] == []
     assert (one["stage"], one["uid"]) == (2, os.geteuid())
     assert json.dumps(one)
