@@ -35,7 +35,7 @@ GENERATIONS_MOST: Final = 32
 LEAVING: Final = frozenset(
     {
         *("prepare", "ready", "veto", "unready", "carried", "loaded"),
-        *("freeze", "frozen", "thawed", "sealed", "leaving", "aborted"),
+        *("freeze", "frozen", "sealed", "leaving", "aborted"),
     }
 )
 """What happens on the way out of a kernel: it belongs to the generation that the live update leads to."""

@@ -386,14 +386,18 @@ class Conversation:
         update.METHODS["Follow"].parameters.read(call.parameters)
         self._policy.require_operator(self._peer.uid)
         await self._tell_progress(lambda: self._operations.progress().phase is not Phase.IDLE)
-        await self._send(Reply(_progress(self._operations.progress()).wire()).encode())
+        last = self._operations.progress()
+        if last.phase is Phase.IDLE:  # else luod stops, and whoever looks on goes on with the next one
+            await self._send(Reply(_progress(last).wire()).encode())
 
     async def _tell_progress(
         self, goes_on: Callable[[], bool], told: Callable[[Phase], None] = lambda phase: None
     ) -> None:
-        """Say how far it has come, now and at each change. It may go on without luod, when that is stopped."""
+        """Say how far it has come, now and at each change. When luod stops, only what it brings back is waited for: the
+        machine goes without it, and owners come to the next one.
+        """
         heard, said = self._bell.rings, None
-        while goes_on() and not (self._stopping and self._updates.phase is Phase.EXECUTING):
+        while goes_on() and not (self._stopping and self._updates.phase in (Phase.IDLE, Phase.EXECUTING)):
             progress = await self._guests.run(self._operations.progress)
             if progress != said and goes_on():
                 await self._send(Reply(_progress(progress).wire(), continues=True).encode())

@@ -114,7 +114,6 @@ class Departures:
                 undo.callback(self._take_time)
                 await undo.enter_async_context(self._paused(update))
                 await undo.enter_async_context(self._sealed(update))
-            updates.go_on("the machine is on its way")
             updates.step(Step.EXECUTE)
             await self._until_told(update)
             await self._go(update)
@@ -172,7 +171,7 @@ class Departures:
         missing = update.not_ready()
         for each in missing:
             self._means.recorder.note("unready", each.who, reason=each.said)
-        if missing and not self._goes_on_without(update, missing):
+        if missing and not _goes_on_without(update, missing):
             raise errors.UpdateAborted(f"not ready in time: {'; '.join(map(str, missing))}")
         updates.step(Step.PROCEED if missing else Step.ALL_READY)
 
@@ -188,15 +187,11 @@ class Departures:
                     self._means.recorder.note("ready", each.who)
             before = [each for each in update.participants if each.stage <= stage]
             never = [each for each in before if each.answer in (Answer.VETO, Answer.GONE)]
-            if never and not self._goes_on_without(update, never):
+            if never and not _goes_on_without(update, never):
                 raise errors.UpdateAborted("; ".join(map(str, never)))
             if all(each.answer is not Answer.NONE for each in those):
                 return
             heard = await self._bell.wait(heard)
-
-    def _goes_on_without(self, update: LiveUpdate, those: Iterable[Participant]) -> bool:
-        vetoes = any(each.answer is Answer.VETO for each in those)
-        return update.force or (update.unready is Unready.PROCEED and not vetoes)
 
     # What is undone where it doesn't come to the reboot
 
@@ -224,7 +219,7 @@ class Departures:
                 for unit, why in failed.items():
                     log.warning("%s can't be paused: %s", unit, why)
                     self._means.recorder.note("unready", unit, reason=why)
-                if failed and not (update.force or update.unready is Unready.PROCEED):
+                if failed and update.unready is not Unready.PROCEED:
                     raise errors.UpdateAborted("; ".join(f"{unit}: {why}" for unit, why in failed.items()))
             self._means.recorder.note("frozen", ", ".join(units) or None)
             yield
@@ -238,6 +233,11 @@ class Departures:
         for session in self._means.custodian.sessions():
             if session.unit and session.state is not State.LOST and not any(covers(each, session) for each in ready):
                 yield session.unit
+
+
+def _goes_on_without(update: LiveUpdate, those: Iterable[Participant]) -> bool:
+    """Whoever refuses is never gone on without, nor by force: that is about what the checks say."""
+    return update.unready is Unready.PROCEED and all(each.answer is not Answer.VETO for each in those)
 
 
 async def _in_thread(work: Callable[[], T]) -> T:

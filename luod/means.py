@@ -63,6 +63,9 @@ class Means:
 def means_of(held: Held, config: Config, fd_store: FdStore, updates: Updates, recorder: Recorder) -> Means:
     """Make them. What an earlier luod has left half-way on its way out is undone."""
     machine = machine_at(config.device)
+    _undo(config.runtime_directory)
+    if origin_in(machine.running.command_line()) is not None:
+        _expect_nothing_more(config.runtime_directory, held.kernel.boot_id)
     under_systemd = not machine.is_simulated and is_service()
     brought, held.recovered.next_kernel = held.recovered.next_kernel, None
     next_kernel = NextKernel(machine, fd_store, held.holdings, brought)
@@ -77,9 +80,6 @@ def means_of(held: Held, config: Config, fd_store: FdStore, updates: Updates, re
         other_stores=other_stores,
         is_service=under_systemd,
     )
-    _undo(config.runtime_directory)
-    if origin_in(machine.running.command_line()) is not None:
-        _expect_nothing_more(config.runtime_directory, held.kernel.boot_id)
     return Means(
         held.custodian,
         machine,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from luod.means import Means
 
 NOT_KEPT: Final = "nobody keeps what luod holds when it ends (no fd store): start it by systemd or luod supervise"
+NO_MEANS: Final = "there can be no live update by this luod: it failed as it started, its log says how"
 
 
 class Operations:
@@ -50,10 +51,16 @@ class Operations:
         self._start_afresh = start_afresh
 
     @property
-    def _means(self) -> "Means":
+    def _custodian(self) -> Custodian:
         """Raises RestoreUnavailable."""
         if isinstance(self._there, RestoreImpossible):
             raise errors.RestoreUnavailable(self._there.reason)
+        return self._there
+
+    @property
+    def _means(self) -> "Means":
+        """Raises RestoreUnavailable, and UpdateAborted where this luod has none."""
+        _ = self._custodian
         return self._later.get()
 
     # The next kernel
@@ -146,11 +153,13 @@ class Operations:
                 problems=[f"this boot can't give anything back: {self._there.reason}"],
             )
         else:
-            totals, loaded = self._there.totals(), self._means.next_kernel.loaded
+            totals, means = self._there.totals(), self._later.wait()
+            loaded = None if means is None else means.next_kernel.loaded
+            release = os.uname().release if means is None else means.machine.running.release()
             reply = update.StatusReply(
                 phase=self.progress().phase,
                 generation=totals.generation,
-                kernel={"release": self._means.machine.running.release(), "bootId": totals.boot_id},
+                kernel={"release": release, "bootId": totals.boot_id},
                 image=None if loaded is None else loaded.facts(),
                 sessions=totals.sessions,
                 files=totals.files,
@@ -158,14 +167,14 @@ class Operations:
                 device=device,
                 fd_store=fd_store,
                 participants=self._participants(self._there),
-                last_update=self._means.last_update(),
-                problems=list(self._problems(self._there)) or None,
+                last_update=None if means is None else means.last_update(),
+                problems=list(self._problems(self._there, means)) or None,
             )
         return [answer(reply)]
 
     def manifest(self, request: Request) -> Answers:
         self._policy.require_operator(request.peer.uid)
-        document = self._means.custodian.document().model_dump(mode="json", by_alias=True)
+        document = self._custodian.document().model_dump(mode="json", by_alias=True)
         return [answer(update.ManifestReply(manifest=document))]
 
     def _require_idle(self) -> None:
@@ -181,8 +190,10 @@ class Operations:
             for each in participants(watchers, custodian.sessions())
         ]
 
-    def _problems(self, custodian: Custodian) -> Iterator[str]:
+    def _problems(self, custodian: Custodian, means: "Means | None") -> Iterator[str]:
         """What is wrong, for people."""
+        if means is None:
+            yield NO_MEANS
         if not self._fd_store.most:
             yield NOT_KEPT
         for what in self._unclear:

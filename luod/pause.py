@@ -10,14 +10,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from luod.systemd import CantAsk, systemctl, systemd_runs, unit_of
+from luod.systemd import KEXEC_SERVICE, SERVICE, CantAsk, shown, systemctl, systemd_runs, unit_of
 
 FROZEN: Final = "frozen"
 
 PATIENCE: Final = 10.0
 """How long systemctl may take for all units together, in seconds. Others wait meanwhile."""
 
-NEVER: Final = frozenset({"init.scope", "dbus.service", "dbus-broker.service", "luod.service", "luod-kexec.service"})
+NEVER: Final = frozenset({"init.scope", "dbus.service", "dbus-broker.service", SERVICE, KEXEC_SERVICE})
 """Without these nobody could let anything go on."""
 
 _FAILED: Final = re.compile(r"^Failed to .*unit (\S+): (.*)$", re.MULTILINE)
@@ -78,7 +78,7 @@ def _change(verb: str, units: Sequence[str], *, into: str) -> dict[str, str]:
         said = str(error)
     why = dict(_FAILED.findall(said))
     try:
-        states = {unit["Id"]: unit["FreezerState"] for unit in _shown(["FreezerState"], units)}
+        states = {unit["Id"]: unit["FreezerState"] for unit in shown(["Id", "FreezerState"], *units, patience=PATIENCE)}
     except CantAsk as error:
         return {unit: why.get(unit, str(error)) for unit in units}
     left = {unit: state for unit in units if not (state := states.get(unit, "gone")).startswith(into)}
@@ -93,20 +93,12 @@ def other_stores() -> dict[str, int]:
     """
     if not systemd_runs():
         return {}
-    shown = _shown(["FileDescriptorStorePreserve", "NFileDescriptorStore"], ["*.service"])
-    ours = {"luod.service", unit_of(os.getpid())}
+    services = shown(["Id", "FileDescriptorStorePreserve", "NFileDescriptorStore"], "*.service", patience=PATIENCE)
+    ours = {SERVICE, unit_of(os.getpid())}
     return {
         unit["Id"]: int(unit["NFileDescriptorStore"])
-        for unit in shown
+        for unit in services
         if unit["Id"] not in ours
         and unit.get("FileDescriptorStorePreserve") == "yes"
         and unit.get("NFileDescriptorStore", "0") != "0"
     }
-
-
-def _shown(properties: Sequence[str], units: Sequence[str]) -> list[dict[str, str]]:
-    """These properties of the units, and `Id`, as systemd says them. Raises CantAsk."""
-    said = systemctl("show", f"--property={','.join(['Id', *properties])}", *units, patience=PATIENCE)
-    if said.status:
-        raise CantAsk(f"systemctl show: {said.err.strip()}")
-    return [dict(line.partition("=")[::2] for line in unit.splitlines()) for unit in said.out.split("\n\n") if unit]

@@ -8,7 +8,7 @@ import errno
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
-from luod.facts import EXITRD, KEXEC_UNIT, Facts, Unit
+from luod.facts import EXITRD, Facts, Unit
 from luod.interface.update import Check, Outcome
 from luod.kernel.api import Call
 from luod.kernel.cmdline import KHO, LIVE_UPDATE, is_on, turns_on_live_update
@@ -16,6 +16,7 @@ from luod.kernel.image import Image
 from luod.kernel.running import NotKnown
 from luod.lifecycle import Mode, State, Via
 from luod.manifest import Session
+from luod.systemd import KEXEC_SERVICE
 
 SURVIVES: Final = 255
 CARRIES: Final = 261
@@ -230,7 +231,7 @@ def _no_systemd(facts: Facts, who: str) -> _Found:
 
 def _unit_at_once(facts: Facts) -> _Found:
     if not facts.goes_at_once:
-        return _bad(f"systemd doesn't know {KEXEC_UNIT}, which goes into the next kernel", "luoctl install-units")
+        return _bad(f"systemd doesn't know {KEXEC_SERVICE}, which goes into the next kernel", "luoctl install-units")
     return _good("luod holds everything until the kernel goes")
 
 

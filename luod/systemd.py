@@ -12,7 +12,7 @@ import select
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -25,6 +25,10 @@ log = logging.getLogger(__name__)
 
 PATIENCE: Final = 30.0
 """How long the service manager may take to listen, in seconds: with thousands of entries it is seen to be that slow."""
+
+SERVICE: Final = "luod.service"
+KEXEC_SERVICE: Final = "luod-kexec.service"
+"""What luod is under systemd, and what goes into the next kernel for it."""
 
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _SYSTEMD_RUNS: Final = Path("/run/systemd/system")
@@ -288,6 +292,14 @@ def systemctl(*words: str, patience: float = PATIENCE) -> Said:
     except OSError as error:
         raise CantAsk(f"systemctl can't be run: {error.strerror}") from None
     return Said(ran.returncode, ran.stdout, ran.stderr)
+
+
+def shown(properties: Iterable[str], *units: str, patience: float = PATIENCE) -> list[dict[str, str]]:
+    """These properties of each unit, as far as systemd has them; without units, of systemd itself. Raises CantAsk."""
+    said = systemctl("show", f"--property={','.join(properties)}", *units, patience=patience)
+    if said.status:
+        raise CantAsk(f"systemctl show: {said.err.strip()}")
+    return [dict(line.partition("=")[::2] for line in unit.splitlines()) for unit in said.out.split("\n\n") if unit]
 
 
 def machine_is_going_down() -> bool:

@@ -221,9 +221,9 @@ class Updates:
             if self._current is not None:
                 raise UpdateInProgress(self._current.number)
             self._step(Step.BEGIN)
-            self._current = LiveUpdate(next(self._numbers), via, unready, deadline_usec, force)
+            update = self._current = LiveUpdate(next(self._numbers), via, unready, deadline_usec, force)
         self._changed()
-        return self._current
+        return update
 
     def step(self, step: Step) -> None:
         """Go where a step leads. Raises UpdateAborted where somebody has asked for the end of it."""

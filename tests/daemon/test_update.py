@@ -13,7 +13,9 @@ from daemon.conftest import Host
 from eventually import eventually
 from luod import errors
 from luod.client import Disconnected
+from luod.daemon import GRACE
 from luod.kernel.api import Call
+from luod.operations import NO_MEANS
 from luod.sim.client import SimMachine
 from luod.sim.image import bzimage
 from manager import service_manager
@@ -263,6 +265,17 @@ async def test_a_veto_aborts_and_everybody_asked_hears_why(host):
     await all_is_as_before(host, "ram", b"one")
 
 
+@pytest.mark.warns("live update 1 goes on in spite of a failed check: abi")
+async def test_force_is_about_checks_and_not_about_those_who_take_part(host):
+    await preserve(host, "ram", b"one")
+    await host.load(kho=["kho-v9"])
+    async with Taker(host).takes_part() as one, trio.open_nursery() as nursery:
+        nursery.start_soon(one.veto, "a migration is going on")
+        error = await refused(host, errors.UpdateAborted, force=True)
+        assert error.reason.endswith("refused, a migration is going on")
+    await all_is_as_before(host, "ram", b"one")
+
+
 async def test_who_does_not_answer_in_time_is_named(host):
     await preserve(host, "ram", b"one")
     await host.load()
@@ -433,6 +446,27 @@ async def test_a_luod_that_is_stopped_aborts(host):
     await all_is_as_before(host, "ram", b"one")
 
 
+async def test_who_waits_for_owners_does_not_hold_up_the_end_of_luod_and_goes_on_with_the_next(host):
+    await preserve(host, "ram", b"one")
+    await host.kexec()
+    said = []
+
+    async def wait():
+        async with host.client() as luod, luod.follow() as steps:
+            async for progress in steps:
+                said.append(progress)  # noqa: PERF401 - as they come
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await eventually(lambda: said)
+        with trio.fail_after(GRACE / 2):
+            await host.reboot()
+        async with host.client() as luod:
+            await luod.finish("ram", rearm=True)
+    assert {progress.phase for progress in said[:-1]} == {"restoring"}
+    assert said[-1].phase == "idle"
+
+
 async def test_a_luod_that_was_restarted_still_has_the_next_kernel(host):
     await preserve(host, "ram", b"one")
     await host.load()
@@ -441,6 +475,19 @@ async def test_a_luod_that_was_restarted_still_has_the_next_kernel(host):
     await host.update()
     await host.arrive()
     assert (await status(host)).image is None
+    assert await contents(host, "ram") == {0: b"one"}
+
+
+@pytest.mark.warns("there can be no live update by this luod")
+async def test_a_luod_that_can_not_leave_serves_all_the_same(host, monkeypatch):
+    await preserve(host, "ram", b"one")
+    monkeypatch.setattr("luod.means.thaw", lambda directory: directory["and this is a bug"])
+    await host.reboot()
+    assert (await status(host)).problems == [NO_MEANS]
+    async with host.client() as luod:
+        assert (await luod.manifest())["sessions"][0]["name"] == "ram"
+        with pytest.raises(errors.UpdateAborted):
+            await luod.preflight()
     assert await contents(host, "ram") == {0: b"one"}
 
 

@@ -102,6 +102,16 @@ def test_nothing_is_held_still_where_luods_own_files_are_on_a_disk(tmp_path, cap
     assert came_back(tmp_path) == said
 
 
+def test_the_machine_does_not_go_once_luod_is_not_leaving_any_more(directory, monkeypatch):
+    gone = []
+    monkeypatch.setattr(leave, "reboot_into_the_next_kernel", lambda: gone.append(1))
+    monkeypatch.setattr(leave.filesystems, "mounts", list)
+    (directory / leave.LEAVING).touch()
+    assert came_back(directory) is None  # as the next luod does, when this one has died
+    assert leave.leave(directory) == "luod isn't leaving any more"
+    assert gone == []
+
+
 def test_after_one_that_was_killed_it_is_said_by_what(directory):
     (directory / leave.LEAVING).touch()
     (directory / leave.HELD_STILL).write_text("+1048575:1\n+1048575:2\n-1048575:2\n")

@@ -67,6 +67,15 @@ def test_there_is_one_at_a_time(updates):
     assert begun(updates).number > first.number
 
 
+def test_one_that_is_over_at_once_is_still_whose_it_was():
+    def off():
+        if updates.current is not None:
+            updates.end(UpdateAborted("luod stops"))
+
+    updates = Updates(Policy(0, Limits(), 100), off)
+    assert str(updates.begin(Via.DIRECT, Unready.ABORT, deadline_usec=0).error) == str(UpdateAborted("luod stops"))
+
+
 def test_who_takes_part_is_asked_and_answers(updates):
     one, two = Taker(name="one"), Taker(BOB, name="two")
     update = begun(updates, one, two)
