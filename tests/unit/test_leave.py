@@ -102,10 +102,13 @@ def test_nothing_is_held_still_where_luods_own_files_are_on_a_disk(tmp_path, cap
     assert came_back(tmp_path) == said
 
 
-def test_the_machine_does_not_go_once_luod_is_not_leaving_any_more(directory, monkeypatch):
+def test_the_machine_does_not_go_once_luod_is_not_leaving_any_more(directory, tmp_path, monkeypatch):
     gone = []
     monkeypatch.setattr(leave, "reboot_into_the_next_kernel", lambda: gone.append(1))
-    monkeypatch.setattr(leave.filesystems, "mounts", list)
+    mountinfo = tmp_path / "mountinfo"
+    mountinfo.write_text("1 0 0:1 / / rw - tmpfs tmpfs rw\n")
+    there = leave.filesystems.mounts(mountinfo)
+    monkeypatch.setattr(leave.filesystems, "mounts", lambda: there)
     (directory / leave.LEAVING).touch()
     assert came_back(directory) is None  # as the next luod does, when this one has died
     assert leave.leave(directory) == "luod isn't leaving any more"
