@@ -10,7 +10,6 @@ import pytest
 from luod import going, leave, systemd
 from luod.going import CameBack, came_back, depart
 from luod.kernel.api import Call, KernelError
-from luod.kernel.filesystems import Mount
 from luod.lifecycle import Via
 
 REFUSES = """#!/bin/sh
@@ -90,17 +89,6 @@ def test_the_last_steps_explain_themselves_and_take_no_other_words():
     assert luod_kexec("--runtime-directory").returncode == luod_kexec("now").returncode == 2
 
 
-def test_the_machine_does_not_go_once_luod_is_not_leaving_any_more(directory, monkeypatch):
-    gone = []
-    monkeypatch.setattr(leave, "reboot_into_the_next_kernel", lambda: gone.append(1))
-    memory = Mount(1, "0:1", "/", "tmpfs", "none", writable=True)
-    monkeypatch.setattr(leave.filesystems, "mounts", lambda: [memory])
-    (directory / leave.LEAVING).touch()
-    assert came_back(directory) is None  # as the next luod does, when this one has died
-    assert leave.leave(directory) == "luod isn't leaving any more"
-    assert gone == []
-
-
 def test_nothing_is_held_still_where_luods_own_files_are_on_a_disk(tmp_path, capsys, monkeypatch):
     mountinfo = tmp_path / "mountinfo"
     mountinfo.write_text("1 0 8:1 / / rw - ext4 /dev/sda1 rw\n")
@@ -112,6 +100,19 @@ def test_nothing_is_held_still_where_luods_own_files_are_on_a_disk(tmp_path, cap
     said = f"{tmp_path} is on no tmpfs: where disks are held still, luod could write nothing there"
     assert capsys.readouterr().err == f"luod kexec: {said}\n"
     assert came_back(tmp_path) == said
+
+
+def test_the_machine_does_not_go_once_luod_is_not_leaving_any_more(directory, tmp_path, monkeypatch):
+    gone = []
+    monkeypatch.setattr(leave, "reboot_into_the_next_kernel", lambda: gone.append(1))
+    mountinfo = tmp_path / "mountinfo"
+    mountinfo.write_text("1 0 0:1 / / rw - tmpfs tmpfs rw\n")
+    there = leave.filesystems.mounts(mountinfo)
+    monkeypatch.setattr(leave.filesystems, "mounts", lambda: there)
+    (directory / leave.LEAVING).touch()
+    assert came_back(directory) is None  # as the next luod does, when this one has died
+    assert leave.leave(directory) == "luod isn't leaving any more"
+    assert gone == []
 
 
 def test_after_one_that_was_killed_it_is_said_by_what(directory):
