@@ -19,6 +19,7 @@ import luod
 from luod.bell import Bell
 from luod.carry_over import carry_over_if_last, carry_over_late, finish_late
 from luod.config import START_ONLY, Config, ConfigError
+from luod.conversation import Host
 from luod.custody import Custodian
 from luod.errors import KernelFailed
 from luod.fds import OwnedFd
@@ -100,12 +101,18 @@ async def run(
     ):
         there = held.custodian if isinstance(held, Held) else held.impossible
         means: Later[Means] = Later()
-        methods = Methods(there, policy, updates, recorder)
         operations = Operations(
-            *(there, policy, updates, means, config.device, fd_store, held.unclear),
+            there,
+            policy,
+            updates,
+            means,
+            config.device,
+            fd_store,
+            held.unclear,
             start_afresh=_starting_afresh(held, stop),
         )
-        server = Server(methods, operations, service, updates, bell, policy)
+        methods = Methods(there, policy, updates, recorder)
+        server = Server(Host(methods, operations, service, updates, bell, policy))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stay_alive)
             if isinstance(held, Held):
