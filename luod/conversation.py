@@ -10,6 +10,7 @@ import resource
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import trio
@@ -369,9 +370,7 @@ class Conversation:
         asked = update.StartParameters.read(call.parameters)
         begun = await self._guests.run(lambda: self._host.operations.begin(Request(self._peer, asked, FdBundle())))
         try:
-            await self._tell_progress(
-                lambda: begun.error is None, told=lambda phase: self._host.updates.told(begun, phase)
-            )
+            await self._tell_progress(lambda _: begun.error is None, partial(self._host.updates.told, begun))
         finally:
             if begun.error is None:
                 with suppress(errors.NoUpdate, errors.UpdateInProgress):
@@ -383,21 +382,23 @@ class Conversation:
         """Look on until luod is idle."""
         update.METHODS["Follow"].parameters.read(call.parameters)
         self._host.policy.require_operator(self._peer.uid)
-        await self._tell_progress(lambda: self._host.operations.progress().phase is not Phase.IDLE)
-        last = self._host.operations.progress()
+        last = await self._tell_progress(lambda progress: progress.phase is not Phase.IDLE)
         if last.phase is Phase.IDLE:  # else luod stops, and whoever looks on goes on with the next one
             await self._send(Reply(_progress(last).wire()).encode())
 
     async def _tell_progress(
-        self, goes_on: Callable[[], bool], told: Callable[[Phase], None] = lambda phase: None
-    ) -> None:
-        """Say how far it has come, now and at each change. When luod stops, only what it brings back is waited for: the
-        machine goes without it, and owners come to the next one.
+        self, goes_on: Callable[[Progress], bool], told: Callable[[Phase], None] = lambda phase: None
+    ) -> Progress:
+        """Say how far it has come, now and at each change as long as it goes on. When luod stops, only what it brings
+        back is waited for: the machine goes without it, and owners come to the next one. Returns what it didn't say.
         """
         heard, said = self._host.bell.rings, None
-        while goes_on() and not (self._stopping and self._host.updates.phase in (Phase.IDLE, Phase.EXECUTING)):
+        while True:
             progress = await self._guests.run(self._host.operations.progress)
-            if progress != said and goes_on():
+            is_left = self._stopping and self._host.updates.phase in (Phase.IDLE, Phase.EXECUTING)
+            if is_left or not goes_on(progress):
+                return progress
+            if progress != said:
                 await self._send(Reply(_progress(progress).wire(), continues=True).encode())
                 said = progress
                 told(progress.phase)
