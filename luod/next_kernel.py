@@ -8,6 +8,7 @@ import errno
 import logging
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Final, Protocol
 
@@ -66,36 +67,53 @@ class NextKernel:
     def machine(self) -> Machine:
         return self._machine
 
-    def load(self, kernel: OwnedFd, initrd: OwnedFd | None, line: str, running: OwnedFd | None = None) -> Loaded:
+    def load(
+        self,
+        kernel: OwnedFd,
+        initrd: OwnedFd | None,
+        line: str,
+        running: OwnedFd | None = None,
+        *,
+        require: Callable[[], None] = lambda: None,
+    ) -> Loaded:
         """Load a kernel, in place of one that may be loaded; luod.from goes behind the command line.
 
-        The descriptors are a stranger's, and stay the caller's. `running` is the image of the kernel that runs. Raises
-        BadImage, InvalidParameter, and QuotaExceeded, KernelError or KernelFailed where the system or the fd store
-        fails luod: then what was loaded before still is.
+        The descriptors are a stranger's, and stay the caller's. `running` is the image of the kernel that runs.
+        `require` raises where nobody may load one any more, once all was read. Raises BadImage, InvalidParameter, and
+        QuotaExceeded, KernelError or KernelFailed where the system or the fd store fails luod: then what was loaded
+        before still is.
         """
-        with self._turn, ExitStack() as undo:
-            if running is not None:
-                self._learn(running)
+        with ExitStack() as undo:
+            # A stranger's file may block for ever, on a file system that hangs: nobody else is to wait for it.
+            learned = None if running is None else self._running_in(running)
             copy = undo.enter_context(copy_of_kernel(kernel.fileno()))
             image = self._image_in(copy)
             line = self._whole_line(line, image)
             initrd_copy = None if initrd is None else undo.enter_context(copy_of_initrd(initrd.fileno()))
             size = None if initrd_copy is None else status_of(initrd_copy).st_size
-            loaded = Loaded(image, line, size, time.time_ns() // 1000)
-            sealed = Sealed.of(loaded, self._holdings.manifest.boot_id, copy, initrd_copy)
-            undo.callback(sealed.close)
-            self._fd_store.put(*sealed.fds)
-            undo.callback(self._fd_store.remove, sealed.fds[0])
-            self._remember(image)
-            self._give(sealed, line)
-            undo.pop_all()
-            old, self._sealed = self._sealed, sealed
-            self._let_go(old)
-            return loaded
+            with self._turn:
+                require()
+                if learned is not None:
+                    self._remember(learned)
+                    self._running = learned
+                loaded = Loaded(image, line, size, time.time_ns() // 1000)
+                sealed = Sealed.of(loaded, self._holdings.manifest.boot_id, copy, initrd_copy)
+                undo.callback(sealed.close)
+                self._fd_store.put(*sealed.fds)
+                undo.callback(self._fd_store.remove, sealed.fds[0])
+                self._remember(image)
+                self._give(sealed, line)
+                undo.pop_all()
+                old, self._sealed = self._sealed, sealed
+                self._let_go(old)
+                return loaded
 
-    def unload(self) -> None:
-        """Take the next kernel back, whoever has loaded it. Raises KernelFailed, and then it is still there."""
+    def unload(self, *, require: Callable[[], None] = lambda: None) -> None:
+        """Take the next kernel back, whoever has loaded it. Raises KernelFailed, and what `require` raises where nobody
+        may: then it is still there.
+        """
         with self._turn:
+            require()
             try:
                 self._machine.unload()
             except KernelError as error:
@@ -142,8 +160,8 @@ class NextKernel:
             known += [Image.of_facts(kernel.facts()) for kernel in self._holdings.manifest.kernels]
         return next((image for image in known if build_id in image.build_ids), None) or self._machine.running.image()
 
-    def _learn(self, running: OwnedFd) -> None:
-        """Take in the image of the kernel that runs. Raises InvalidParameter where it is another's."""
+    def _running_in(self, running: OwnedFd) -> Image:
+        """The image of the kernel that runs. Raises InvalidParameter where it is another's."""
         try:
             image = read_image(running.fileno())
         except ImageError as error:
@@ -155,8 +173,7 @@ class NextKernel:
             raise InvalidParameter(
                 "runningFileDescriptor", "it is another kernel's: its build id is not that of this one"
             )
-        self._remember(image)
-        self._running = image
+        return image
 
     def _remember(self, image: Image) -> None:
         """In the manifest, for the next luod and the next kernel."""

@@ -82,13 +82,14 @@ class Operations:
             given(asked.initrd_file_descriptor),
             line,
             given(asked.running_file_descriptor),
+            require=self._require_idle,  # it may take long to read, and an update may have begun
         )
         return [answer(update.LoadKernelReply(image=loaded.facts()))]
 
     def unload_kernel(self, request: Request) -> Answers:
         self._policy.require_operator(request.peer.uid)
         self._require_idle()
-        self._means.next_kernel.unload()
+        self._means.next_kernel.unload(require=self._require_idle)
         return [Answer()]
 
     def preflight(self, request: Request) -> Answers:

@@ -4,13 +4,14 @@ systemd does it; luod asks it by `systemctl`, which needs D-Bus for that. What i
 runtime directory: should luod die, its next start lets them go on. Every call blocks and belongs in a thread.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from luod.systemd import KEXEC_SERVICE, SERVICE, CantAsk, shown, systemctl, systemd_runs, unit_of
+from luod.systemd import KEXEC_SERVICE, SERVICE, CantAsk, shown, systemctl, systemd_analyze, systemd_runs, unit_of
 
 FROZEN: Final = "frozen"
 
@@ -87,18 +88,29 @@ def _change(verb: str, units: Sequence[str], *, into: str) -> dict[str, str]:
 
 
 def other_stores() -> dict[str, int]:
-    """The services, but luod's, whose file descriptor store is to outlive them, and how much is in it now.
-
-    Only PID 1 itself can carry that into the next kernel. Raises CantAsk; without systemd there are none.
+    """The services, but luod's, whose file descriptor store is to outlive them, and how much is in it that only PID 1
+    itself can carry into the next kernel. Raises CantAsk; without systemd there are none.
     """
     if not systemd_runs():
         return {}
     services = shown(["Id", "FileDescriptorStorePreserve", "NFileDescriptorStore"], "*.service", patience=PATIENCE)
     ours = {SERVICE, unit_of(os.getpid())}
-    return {
-        unit["Id"]: int(unit["NFileDescriptorStore"])
+    stores = {
+        unit["Id"]: _to_carry(unit["Id"], int(unit["NFileDescriptorStore"]))
         for unit in services
         if unit["Id"] not in ours
         and unit.get("FileDescriptorStorePreserve") == "yes"
         and unit.get("NFileDescriptorStore", "0") != "0"
     }
+    return {unit: entries for unit, entries in stores.items() if entries}
+
+
+def _to_carry(unit: str, entries: int) -> int:
+    """How many of a unit's entries a kernel may take over: no socket and no pipe. All, where systemd doesn't say which
+    they are. Every machine has such sockets, the journal's.
+    """
+    try:
+        paths = [str(entry["path"]) for entry in json.loads(systemd_analyze("--json=short", "fdstore", unit).out)]
+    except (CantAsk, ValueError, TypeError, KeyError):
+        return entries
+    return sum(not path.startswith(("socket:", "pipe:")) for path in paths)

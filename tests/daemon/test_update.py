@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import threading
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -11,7 +12,7 @@ import trio
 
 from daemon.conftest import Host
 from eventually import eventually
-from luod import errors
+from luod import errors, sealed
 from luod.client import Disconnected
 from luod.daemon import GRACE
 from luod.kernel.api import Call
@@ -382,6 +383,58 @@ async def test_there_is_one_at_a_time_and_nobody_loads_another_kernel_meanwhile(
                 await luod.unload_kernel()
         await one.ready()
     await host.arrive()
+
+
+@pytest.fixture
+def hanging(monkeypatch):
+    """A file system that hangs, for whoever loads a kernel: `let_go` ends that."""
+    hangs, let_go = threading.Event(), threading.Event()
+    read = sealed._read
+
+    def wait(*where):
+        hangs.set()
+        let_go.wait()
+        return read(*where)
+
+    def begin():
+        monkeypatch.setattr(sealed, "_read", wait)
+        return hangs, let_go
+
+    yield begin
+    let_go.set()
+
+
+async def test_a_kernel_that_is_read_for_ever_holds_up_no_live_update(host, hanging):
+    await preserve(host, "ram", b"one")
+    await host.load()
+    hangs, let_go = hanging()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(host.load)
+        await eventually(hangs.is_set)
+        host.control.fault(Call.KEXEC, errno.EBUSY)
+        assert "EBUSY" in (await refused(host, errors.UpdateAborted)).reason
+        let_go.set()
+    await all_is_as_before(host, "ram", b"one")
+
+
+async def test_a_kernel_that_is_read_only_when_a_live_update_goes_on_is_not_loaded_any_more(host, hanging):
+    await preserve(host, "ram", b"one")
+    await host.load()
+    hangs, let_go = hanging()
+
+    async def load():
+        with pytest.raises(errors.UpdateInProgress):
+            await host.load(release="7.4.0-late")
+        assert (await status(host)).image["release"] == "7.3.4-simulated"
+        await one.veto("seen")
+
+    async with Taker(host).takes_part() as one, trio.open_nursery() as nursery:
+        nursery.start_soon(load)
+        await eventually(hangs.is_set)
+        nursery.start_soon(refused, host, errors.UpdateAborted)
+        await one.asked()
+        let_go.set()
+    await all_is_as_before(host, "ram", b"one")
 
 
 @pytest.mark.parametrize(

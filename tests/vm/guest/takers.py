@@ -53,12 +53,13 @@ def come_back(sessions, rearm=False):
 
 
 def change(session):
-    """Preserve something more in a session, and take it away again: how many files there are meanwhile."""
+    """Preserve something more in a session, and take it away. luod's phase; how many files there are meanwhile."""
     with connect() as luod:
+        phase = luod.status().phase
         token = _preserve(luod, session).token
         files = len(luod.find(session).files)
         luod.unpreserve(session, [token])
-    return files
+    return phase, files
 
 
 def count():
