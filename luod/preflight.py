@@ -317,7 +317,10 @@ def _owners(facts: Facts) -> _Found:
     if stuck:
         units = {session.unit: facts.unpausable[session.unit] for session in stuck if session.unit is not None}
         said.append("; ".join(f"{unit} can't be paused: {why}" for unit, why in units.items()))
-    return _doubtful("; ".join(said), "have them take part (Watch with participate), or luoctl update --via systemd")
+        said.append("which ends the update")
+    without = ", or --unready proceed" if stuck else ""
+    remedy = f"have them take part (Watch with participate), or luoctl update --via systemd{without}"
+    return _doubtful("; ".join(said), remedy)
 
 
 def _stores(facts: Facts) -> _Found:
