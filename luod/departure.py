@@ -22,7 +22,7 @@ from luod.interface.update import Outcome
 from luod.kernel.api import KernelError
 from luod.lifecycle import Phase, State, Step, Unready, Via
 from luod.means import Means
-from luod.pause import freeze, thaw
+from luod.pause import at_work, freeze, thaw
 from luod.preflight import all_is_lost, checks
 from luod.update import Answer, LiveUpdate, Participant, Updates, Watcher, covers, participants
 
@@ -210,7 +210,7 @@ class Departures:
     async def _paused(self, update: LiveUpdate) -> AsyncIterator[None]:
         """Freeze the units of those owners who aren't ready themselves."""
         ready = [each.watcher for each in update.participants if each.answer is Answer.READY]
-        units = await _in_thread(lambda: sorted(set(self._to_pause(ready))))
+        units = await _in_thread(lambda: at_work(self._to_pause(ready)))
         try:
             if units:
                 self._updates.go_on(f"paused: {', '.join(units)}")
