@@ -169,6 +169,17 @@ DOUBTS = [
         "x.scope can't be paused: it is away",
         "take part",
     ),
+    (
+        "owners",
+        replace(
+            DIRECT,
+            asked=frozenset(),
+            sessions=[a_session(state=State.CARRIED, unit="x.scope")],
+            unpausable={"x.scope": "it is away"},
+        ),
+        "it is away; which ends the update",
+        "or --unready proceed",
+    ),
 ]
 
 PASSES = [
