@@ -108,6 +108,7 @@ class Departures:
         await _in_thread(lambda: means.next_kernel.load_again(expecting=not all_is_lost(facts)))
         means.recorder.note("loaded")
         await self._require_good(update)
+        self._require_still_there(update)
         async with AsyncExitStack() as undo:
             if update.via is Via.DIRECT:
                 self._hasty.set()
@@ -192,6 +193,12 @@ class Departures:
             if all(each.answer is not Answer.NONE for each in those):
                 return
             heard = await self._bell.wait(heard)
+
+    def _require_still_there(self, update: LiveUpdate) -> None:
+        """Raises UpdateAborted where somebody was ready and has gone since, and it doesn't go on without them."""
+        gone = [each for each in update.participants if each.answer is Answer.GONE]
+        if gone and not _goes_on_without(update, gone):
+            raise errors.UpdateAborted("; ".join(map(str, gone)))
 
     # What is undone where it doesn't come to the reboot
 
