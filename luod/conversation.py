@@ -26,7 +26,7 @@ from luod.served import FOLLOW, RETRIEVE, SERVED, START, WATCH
 from luod.sockets import DescriptorsLost, Peer
 from luod.systemd import unit_of
 from luod.transport import Connection
-from luod.update import Event, Progress, Told, Updates, Watcher
+from luod.update import Event, LiveUpdate, Progress, Told, Updates, Watcher
 from luod.varlink.framing import Framer, Message
 from luod.varlink.messages import Call, ProtocolError, Reply
 from luod.varlink.service import NAME as VARLINK
@@ -38,6 +38,12 @@ T = TypeVar("T")
 
 _EVENTS_AHEAD = 16
 """How many events a watcher may be behind before its connection is ended."""
+
+_LOOK_PAUSE = 0.1
+_LOOK_SHARE = 9
+"""How long whoever looks on isn't told of more owners who came back, in seconds, and as a multiple of what the last
+look took.
+"""
 
 _LAST_PATIENCE = 0.1
 """How long a close may take that begins when luod is about to end, in seconds."""
@@ -373,7 +379,7 @@ class Conversation:
         asked = update.StartParameters.read(call.parameters)
         begun = await self._guests.run(lambda: self._operations.begin(Request(self._peer, asked, FdBundle())))
         try:
-            await self._tell_progress(lambda: begun.error is None, told=lambda phase: self._updates.told(begun, phase))
+            await self._tell_progress(begun)
         finally:
             if begun.error is None:
                 with suppress(errors.NoUpdate, errors.UpdateInProgress):
@@ -382,21 +388,33 @@ class Conversation:
             raise begun.error
 
     async def _follow(self, call: Call, _: trio.CancelScope) -> None:
-        """Look on until luod is idle."""
+        """Look on until luod is idle. While owners come back by the thousand it takes but a share of what luod does."""
         update.METHODS["Follow"].parameters.read(call.parameters)
         self._policy.require_operator(self._peer.uid)
-        await self._tell_progress(lambda: self._operations.progress().phase is not Phase.IDLE)
-        await self._send(Reply(_progress(self._operations.progress()).wire()).encode())
-
-    async def _tell_progress(
-        self, goes_on: Callable[[], bool], told: Callable[[Phase], None] = lambda phase: None
-    ) -> None:
-        """Say how far it has come, now and at each change. It may go on without luod, when that is stopped."""
         heard, said = self._bell.rings, None
-        while goes_on() and not (self._stopping and self._updates.phase is Phase.EXECUTING):
+        while True:
+            began = trio.current_time()
             progress = await self._guests.run(self._operations.progress)
-            if progress != said and goes_on():
+            if progress.phase is Phase.IDLE or self._goes_without_luod():
+                await self._send(Reply(_progress(progress).wire()).encode())
+                return
+            if progress != said:
                 await self._send(Reply(_progress(progress).wire(), continues=True).encode())
                 said = progress
-                told(progress.phase)
+            if progress.phase is Phase.RESTORING and not self._stopping:
+                await trio.sleep(max(_LOOK_PAUSE, _LOOK_SHARE * (trio.current_time() - began)))
             heard = await self._bell.wait(heard)
+
+    async def _tell_progress(self, begun: LiveUpdate) -> None:
+        """Say how far it has come, now and at each change. It may go on without luod, when that is stopped."""
+        heard, said = self._bell.rings, None
+        while begun.error is None and not self._goes_without_luod():
+            progress = await self._guests.run(self._operations.progress)
+            if progress != said and begun.error is None:
+                await self._send(Reply(_progress(progress).wire(), continues=True).encode())
+                said = progress
+                self._updates.told(begun, progress.phase)
+            heard = await self._bell.wait(heard)
+
+    def _goes_without_luod(self) -> bool:
+        return self._stopping and self._updates.phase is Phase.EXECUTING
