@@ -33,7 +33,10 @@ _ON_THE_WAY_OUT: Final = 0.6
 GENERATIONS_MOST: Final = 32
 
 LEAVING: Final = frozenset(
-    {"prepare", "ready", "veto", "unready", "carried", "loaded", "frozen", "thawed", "sealed", "leaving", "aborted"}
+    {
+        *("prepare", "ready", "veto", "unready", "carried", "loaded"),
+        *("freeze", "frozen", "sealed", "leaving", "aborted"),
+    }
 )
 """What happens on the way out of a kernel: it belongs to the generation that the live update leads to."""
 

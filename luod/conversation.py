@@ -9,6 +9,7 @@ import math
 import resource
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import trio
@@ -149,31 +150,26 @@ def _refusal(error: errors.WireError) -> bytes:
     return Reply(error.parameters(), error=error.wire_name()).encode()
 
 
+@dataclass(frozen=True)
+class Host:
+    """Who serves: what all conversations are had with. `bell` rings when anything has changed that is told of."""
+
+    methods: Methods
+    operations: Operations
+    service: Service
+    updates: Updates
+    bell: Bell
+    policy: Policy
+
+
 class Conversation:
     """One client's connection, from the first byte to the last."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        peer: Peer,
-        guests: Guests,
-        *,
-        methods: Methods,
-        operations: Operations,
-        service: Service,
-        updates: Updates,
-        bell: Bell,
-        policy: Policy,
-    ) -> None:
+    def __init__(self, host: Host, connection: Connection, peer: Peer, guests: Guests) -> None:
+        self._host = host
         self._connection = connection
         self._peer = peer
         self._guests = guests
-        self._methods = methods
-        self._operations = operations
-        self._service = service
-        self._updates = updates
-        self._bell = bell
-        self._policy = policy
         self._framer = Framer()
         self._streams = {WATCH: self._watch, START: self._start, FOLLOW: self._follow}
         self._idle = trio.CancelScope()
@@ -210,7 +206,7 @@ class Conversation:
 
         Raises ProtocolError or QuotaExceeded for what ends the connection.
         """
-        deadline = trio.current_time() + self._policy.limits.half_message_seconds
+        deadline = trio.current_time() + self._host.policy.limits.half_message_seconds
         while not self._stopping:
             async with self._guests.reading:
                 message = self._framer.next_message()
@@ -223,10 +219,10 @@ class Conversation:
                     return None
             if self._idle.cancelled_caught and partial and not self._stopping:
                 raise ProtocolError(
-                    "message", f"is not complete after {self._policy.limits.half_message_seconds:g} seconds"
+                    "message", f"is not complete after {self._host.policy.limits.half_message_seconds:g} seconds"
                 )
             if not partial:
-                deadline = trio.current_time() + self._policy.limits.half_message_seconds
+                deadline = trio.current_time() + self._host.policy.limits.half_message_seconds
         return None
 
     async def _receive(self) -> bool:
@@ -268,9 +264,9 @@ class Conversation:
 
     async def _serve(self, call: Call, fds: FdBundle) -> list[Outgoing]:
         """Have a call done: the replies to it. Raises WireError."""
-        interface, member = self._service.find(call.method)
+        interface, member = self._host.service.find(call.method)
         if interface == VARLINK:
-            return [Outgoing(Reply(self._service.answer(member, call.parameters)).encode(), FdBundle())]
+            return [Outgoing(Reply(self._host.service.answer(member, call.parameters)).encode(), FdBundle())]
         try:
             return await self._guests.run(lambda: self._do(call, fds))
         except KernelError as error:
@@ -289,7 +285,7 @@ class Conversation:
         """Do a call, in a thread: what it takes to read and to write much is done there as well."""
         served = SERVED[call.method]
         request = Request(self._peer, served.method.parameters.read(call.parameters), fds, more=call.more)
-        answers = served.call(self._operations if served.for_operators else self._methods, request)
+        answers = served.call(self._host.operations if served.for_operators else self._host.methods, request)
         return [
             Outgoing(Reply(answer.parameters, continues=position < len(answers)).encode(), answer.fds)
             for position, answer in enumerate(answers, 1)
@@ -308,7 +304,7 @@ class Conversation:
     async def _send(self, data: bytes, fds: Sequence[int] = ()) -> None:
         """Send a reply, with borrowed descriptors. Raises Ended where nobody reads it."""
         try:
-            with trio.fail_after(self._policy.limits.slow_reader_seconds):
+            with trio.fail_after(self._host.policy.limits.slow_reader_seconds):
                 await self._connection.send(data, fds)
         except (OSError, trio.TooSlowError):
             raise Ended from None
@@ -340,7 +336,7 @@ class Conversation:
     async def _watch(self, call: Call, watching: trio.CancelScope) -> None:
         """Tell of events until luod stops."""
         asked = custody.WatchParameters.read(call.parameters)
-        uid = self._methods.owner(Request(self._peer, asked, FdBundle())).uid
+        uid = self._host.methods.owner(Request(self._peer, asked, FdBundle())).uid
         sender, events = trio.open_memory_channel[Told](_EVENTS_AHEAD)
 
         def tell(told: Told) -> None:
@@ -352,17 +348,17 @@ class Conversation:
         names = None if asked.sessions is None else frozenset(asked.sessions)
         name = await self._guests.run(lambda: name_of(self._peer))
         watcher = Watcher(uid, tell, name, names, participate=bool(asked.participate))
-        self._updates.watchers.add(watcher)
+        self._host.updates.watchers.add(watcher)
         try:
             await self._tell(Told(Event.WATCHING), watcher.secret)
-            if await self._guests.run(lambda: self._methods.anything_incoming(uid, names)):
+            if await self._guests.run(lambda: self._host.methods.anything_incoming(uid, names)):
                 await self._tell(Told(Event.RESTORED))
             async for told in events:
                 await self._tell(told)
                 if told.event is Event.STOPPING:
                     break
         finally:
-            self._updates.leave(watcher)
+            self._host.updates.leave(watcher)
 
     async def _tell(self, told: Told, secret: str | None = None) -> None:
         reply = custody.WatchReply(
@@ -377,44 +373,48 @@ class Conversation:
     async def _start(self, call: Call, _: trio.CancelScope) -> None:
         """Go through with a live update. Whoever began it and goes away doesn't want it any more."""
         asked = update.StartParameters.read(call.parameters)
-        begun = await self._guests.run(lambda: self._operations.begin(Request(self._peer, asked, FdBundle())))
+        begun = await self._guests.run(lambda: self._host.operations.begin(Request(self._peer, asked, FdBundle())))
         try:
             await self._tell_progress(begun)
         finally:
             if begun.error is None:
                 with suppress(errors.NoUpdate, errors.UpdateInProgress):
-                    self._updates.abort("whoever began it went away")
+                    self._host.updates.abort("whoever began it went away")
         if begun.error is not None:
             raise begun.error
 
     async def _follow(self, call: Call, _: trio.CancelScope) -> None:
         """Look on until luod is idle. While owners come back by the thousand it takes but a share of what luod does."""
         update.METHODS["Follow"].parameters.read(call.parameters)
-        self._policy.require_operator(self._peer.uid)
-        heard, said = self._bell.rings, None
-        while True:
+        self._host.policy.require_operator(self._peer.uid)
+        heard, said = self._host.bell.rings, None
+        while not self._goes_without_luod():
             began = trio.current_time()
-            progress = await self._guests.run(self._operations.progress)
-            if progress.phase is Phase.IDLE or self._goes_without_luod():
+            progress = await self._guests.run(self._host.operations.progress)
+            if progress.phase is Phase.IDLE:
                 await self._send(Reply(_progress(progress).wire()).encode())
                 return
             if progress != said:
                 await self._send(Reply(_progress(progress).wire(), continues=True).encode())
                 said = progress
             if progress.phase is Phase.RESTORING and not self._stopping:
-                await trio.sleep(max(_LOOK_PAUSE, _LOOK_SHARE * (trio.current_time() - began)))
-            heard = await self._bell.wait(heard)
+                with trio.CancelScope() as self._idle:
+                    await trio.sleep(max(_LOOK_PAUSE, _LOOK_SHARE * (trio.current_time() - began)))
+            heard = await self._host.bell.wait(heard)
 
     async def _tell_progress(self, begun: LiveUpdate) -> None:
-        """Say how far it has come, now and at each change. It may go on without luod, when that is stopped."""
-        heard, said = self._bell.rings, None
+        """Say how far it has come, now and at each change."""
+        heard, said = self._host.bell.rings, None
         while begun.error is None and not self._goes_without_luod():
-            progress = await self._guests.run(self._operations.progress)
+            progress = await self._guests.run(self._host.operations.progress)
             if progress != said and begun.error is None:
                 await self._send(Reply(_progress(progress).wire(), continues=True).encode())
                 said = progress
-                self._updates.told(begun, progress.phase)
-            heard = await self._bell.wait(heard)
+                self._host.updates.told(begun, progress.phase)
+            heard = await self._host.bell.wait(heard)
 
     def _goes_without_luod(self) -> bool:
-        return self._stopping and self._updates.phase is Phase.EXECUTING
+        """When luod stops, only what it brings back is waited for: the machine goes without it, and owners come to the
+        next one, to which whoever looks on goes on, too.
+        """
+        return self._stopping and self._host.updates.phase in (Phase.IDLE, Phase.EXECUTING)

@@ -19,6 +19,7 @@ import luod
 from luod.bell import Bell
 from luod.carry_over import carry_over_if_last, carry_over_late, finish_late
 from luod.config import START_ONLY, Config, ConfigError
+from luod.conversation import Host
 from luod.custody import Custodian
 from luod.errors import KernelFailed
 from luod.fds import OwnedFd
@@ -47,6 +48,7 @@ from luod.varlink.service import NAME as VARLINK
 from luod.varlink.service import Service
 
 if TYPE_CHECKING:
+    from luod.departure import Departures
     from luod.means import Means
 
 log = logging.getLogger(__name__)
@@ -99,12 +101,18 @@ async def run(
     ):
         there = held.custodian if isinstance(held, Held) else held.impossible
         means: Later[Means] = Later()
-        methods = Methods(there, policy, updates, recorder)
         operations = Operations(
-            *(there, policy, updates, means, config.device, fd_store, held.unclear),
+            there,
+            policy,
+            updates,
+            means,
+            config.device,
+            fd_store,
+            held.unclear,
             start_afresh=_starting_afresh(held, stop),
         )
-        server = Server(methods, operations, service, updates, bell, policy)
+        methods = Methods(there, policy, updates, recorder)
+        server = Server(Host(methods, operations, service, updates, bell, policy))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stay_alive)
             if isinstance(held, Held):
@@ -112,8 +120,8 @@ async def run(
                 nursery.start_soon(_follow, held.custodian, copy, bell)
                 nursery.start_soon(carry_over_late, held.custodian, settings.grace, settings.changed)
                 nursery.start_soon(finish_late, held.custodian, settings.patience, settings.changed)
-                make = partial(_make, means, held, config, fd_store, updates, recorder)
-                nursery.start_soon(_leave_some_day, make, means, updates, recorder, bell, task_status)
+                get_ready = partial(_get_ready, means, held, config, fd_store, updates, recorder, bell)
+                nursery.start_soon(_leave_some_day, get_ready, recorder, task_status)
             if changes is not None:
                 nursery.start_soon(_enforce, changes, settings, server)
             notify("READY=1", f"STATUS={_summary(there)}")
@@ -377,41 +385,45 @@ def _summary(there: Custodian | RestoreImpossible) -> str:
     return f"generation {totals.generation}, {totals.sessions} sessions, {totals.files} files"
 
 
-def _make(
-    means: "Later[Means]", held: Held, config: Config, fd_store: FdStore, updates: Updates, recorder: Recorder
-) -> None:
-    """Make what live updates take. Blocks."""
+def _get_ready(
+    means: "Later[Means]",
+    held: Held,
+    config: Config,
+    fd_store: FdStore,
+    updates: Updates,
+    recorder: Recorder,
+    bell: Bell,
+) -> "Departures | None":
+    """Make what live updates take. Blocks. None where that fails: luod serves all the same."""
     recorder.begin(held.kernel, fd_store, held.recovered.unclear.flight, held.recovered.manifest.generation)
     try:
+        from luod.departure import Departures
         from luod.means import means_of
 
-        means.be(means_of(held, config, fd_store, updates, recorder))
+        made = means_of(held, config, fd_store, updates, recorder)
     except Exception:
         # Whatever this is, it must not end the process, which holds the sessions.
         log.exception("there can be no live update by this luod")
         means.be(None)
+        return None
+    means.be(made)
+    return Departures(updates, made, bell)
 
 
 async def _leave_some_day(
-    make: Callable[[], None],
-    means: "Later[Means]",
-    updates: Updates,
-    recorder: Recorder,
-    bell: Bell,
-    task_status: trio.TaskStatus[None],
+    get_ready: "Callable[[], Departures | None]", recorder: Recorder, task_status: trio.TaskStatus[None]
 ) -> None:
     """Get ready for live updates, once others are served, and go through with them."""
-    await trio.to_thread.run_sync(make)
+    departures = await trio.to_thread.run_sync(get_ready)
     task_status.started()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.to_thread.run_sync, recorder.look_around)
-        if means.now is not None:
-            from luod.departure import Departures
-
-            try:
-                await Departures(updates, means.now, bell).run()
-            finally:
-                means.now.next_kernel.close()
+        try:
+            if departures is not None:
+                await departures.run()
+            await trio.sleep_forever()
+        finally:
+            recorder.hurry()
 
 
 async def _stay_alive() -> None:

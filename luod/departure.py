@@ -24,7 +24,7 @@ from luod.lifecycle import Phase, State, Step, Unready, Via
 from luod.means import Means
 from luod.pause import freeze, thaw
 from luod.preflight import all_is_lost, checks
-from luod.update import Answer, LiveUpdate, Participant, Updates, Watcher, covers, stages
+from luod.update import Answer, LiveUpdate, Participant, Updates, Watcher, covers, participants
 
 log = logging.getLogger(__name__)
 
@@ -49,14 +49,17 @@ class Departures:
 
     async def run(self) -> None:
         """For ever. Cancelled, as when luod is stopped, it brings back what it can."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._tick)
-            heard = 0
-            while True:
-                while (update := self._updates.current) is None:
-                    heard = await self._bell.wait(heard)
-                nursery.start_soon(_in_thread, self._means.recorder.measure_clock)
-                await self._go_through(update)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._tick)
+                heard = 0
+                while True:
+                    while (update := self._updates.current) is None:
+                        heard = await self._bell.wait(heard)
+                    nursery.start_soon(_in_thread, self._means.recorder.measure_clock)
+                    await self._go_through(update)
+        finally:
+            self._means.next_kernel.close()
 
     async def _tick(self) -> None:
         """Let the flight recorder know that luod is alive, often when it may soon be over."""
@@ -111,7 +114,6 @@ class Departures:
                 undo.callback(self._take_time)
                 await undo.enter_async_context(self._paused(update))
                 await undo.enter_async_context(self._sealed(update))
-            updates.go_on("the machine is on its way")
             updates.step(Step.EXECUTE)
             await self._until_told(update)
             await self._go(update)
@@ -160,7 +162,7 @@ class Departures:
         updates = self._updates
         updates.go_on("those who take part get ready")
         sessions = await _in_thread(self._means.custodian.sessions)
-        asked = updates.gather(stages(updates.watchers.participants(), sessions))
+        asked = updates.gather(participants(updates.watchers.participants(), sessions))
         late = update.deadline_usec / 1e6 - time.time()
         with trio.move_on_after(max(0.0, late)):
             for stage in asked:
@@ -168,8 +170,8 @@ class Departures:
                 await self._until_ready(update, stage)
         missing = update.not_ready()
         for each in missing:
-            self._means.recorder.note("unready", str(each))
-        if missing and not self._goes_on_without(update, missing):
+            self._means.recorder.note("unready", each.who, reason=each.said)
+        if missing and not _goes_on_without(update, missing):
             raise errors.UpdateAborted(f"not ready in time: {'; '.join(map(str, missing))}")
         updates.step(Step.PROCEED if missing else Step.ALL_READY)
 
@@ -182,18 +184,14 @@ class Departures:
             for each in those:
                 if each.answer is Answer.READY and each.watcher.secret not in noted:
                     noted.add(each.watcher.secret)
-                    self._means.recorder.note("ready", each.watcher.name)
+                    self._means.recorder.note("ready", each.who)
             before = [each for each in update.participants if each.stage <= stage]
             never = [each for each in before if each.answer in (Answer.VETO, Answer.GONE)]
-            if never and not self._goes_on_without(update, never):
+            if never and not _goes_on_without(update, never):
                 raise errors.UpdateAborted("; ".join(map(str, never)))
             if all(each.answer is not Answer.NONE for each in those):
                 return
             heard = await self._bell.wait(heard)
-
-    def _goes_on_without(self, update: LiveUpdate, those: Iterable[Participant]) -> bool:
-        vetoes = any(each.answer is Answer.VETO for each in those)
-        return update.force or (update.unready is Unready.PROCEED and not vetoes)
 
     # What is undone where it doesn't come to the reboot
 
@@ -220,8 +218,8 @@ class Departures:
                 failed = await _in_thread(lambda: freeze(units, self._means.runtime_directory))
                 for unit, why in failed.items():
                     log.warning("%s can't be paused: %s", unit, why)
-                    self._means.recorder.note("unready", f"{unit}: {why}")
-                if failed and not (update.force or update.unready is Unready.PROCEED):
+                    self._means.recorder.note("unready", unit, reason=why)
+                if failed and update.unready is not Unready.PROCEED:
                     raise errors.UpdateAborted("; ".join(f"{unit}: {why}" for unit, why in failed.items()))
             self._means.recorder.note("frozen", ", ".join(units) or None)
             yield
@@ -235,6 +233,11 @@ class Departures:
         for session in self._means.custodian.sessions():
             if session.unit and session.state is not State.LOST and not any(covers(each, session) for each in ready):
                 yield session.unit
+
+
+def _goes_on_without(update: LiveUpdate, those: Iterable[Participant]) -> bool:
+    """Whoever refuses is never gone on without, nor by force: that is about what the checks say."""
+    return update.unready is Unready.PROCEED and all(each.answer is not Answer.VETO for each in those)
 
 
 async def _in_thread(work: Callable[[], T]) -> T:

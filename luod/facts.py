@@ -17,12 +17,10 @@ from luod.lifecycle import Via
 from luod.manifest import Session
 from luod.next_kernel import NextKernel
 from luod.sealed import Loaded
-from luod.systemd import CantAsk, FdStore, systemctl, systemd_runs, unit_of
+from luod.systemd import KEXEC_SERVICE, CantAsk, FdStore, shown, systemd_runs, unit_of
 
 EXITRD: Final = "run/initramfs/shutdown"
 """Where it is, systemd-shutdown goes into it, and carries nothing over; luod finds its sessions by name then."""
-
-KEXEC_UNIT: Final = "luod-kexec.service"
 
 _NO_SERVICE: Final = NotKnown("luod is no service of systemd's")
 _NOT_LOOKED_FOR: Final = NotKnown("nobody has looked")
@@ -157,29 +155,29 @@ def _our_unit() -> Unit | NotKnown:
     name = unit_of(os.getpid())
     if name is None:
         return NotKnown("the control group of luod is no unit's")
-    ours = ("FileDescriptorStorePreserve", "FileDescriptorStoreMax", "SurviveFinalKillSignal", "NeedDaemonReload")
+    asked = ("FileDescriptorStorePreserve", "FileDescriptorStoreMax", "SurviveFinalKillSignal", "NeedDaemonReload")
     try:
         version = _shown_of(["Version"]).get("Version", "")
-        shown = _shown_of(ours, name)
+        ours = _shown_of(asked, name)
     except CantAsk as error:
         return NotKnown(str(error))
-    number, limit = re.match(r"\d+", version), shown.get("FileDescriptorStoreMax", "")
+    number, limit = re.match(r"\d+", version), ours.get("FileDescriptorStoreMax", "")
     if number is None or not limit.isdecimal():
         return NotKnown("systemctl show doesn't tell it")
     return Unit(
         name=name,
         systemd=int(number[0]),
-        keeps=shown.get("FileDescriptorStorePreserve") == "yes",
+        keeps=ours.get("FileDescriptorStorePreserve") == "yes",
         limit=int(limit),
-        survives=shown.get("SurviveFinalKillSignal") == "yes",
-        changed=shown.get("NeedDaemonReload") == "yes",
+        survives=ours.get("SurviveFinalKillSignal") == "yes",
+        changed=ours.get("NeedDaemonReload") == "yes",
     )
 
 
 def _can_go_at_once() -> bool:
     """Whether there is what goes into the next kernel for luod; without systemd, luod itself starts it."""
     try:
-        return not systemd_runs() or _shown_of(["LoadState"], KEXEC_UNIT).get("LoadState") == "loaded"
+        return not systemd_runs() or _shown_of(["LoadState"], KEXEC_SERVICE).get("LoadState") == "loaded"
     except CantAsk:
         return False
 
@@ -192,7 +190,7 @@ def _unpausable(units: Iterable[str]) -> dict[str, str]:
     if not systemd_runs():
         return dict.fromkeys(wanted, "there is no systemd")
     try:
-        can = {unit.get("Id"): unit.get("CanFreeze") for unit in _shown(["Id", "CanFreeze"], *wanted)}
+        can = {unit.get("Id"): unit.get("CanFreeze") for unit in shown(["Id", "CanFreeze"], *wanted)}
     except CantAsk as error:
         return dict.fromkeys(wanted, str(error))
     return {unit: "it is no unit of systemd's that can be" for unit in wanted if can.get(unit) != "yes"}
@@ -207,12 +205,4 @@ def _stores_of(other_stores: Callable[[], Mapping[str, int]]) -> Mapping[str, in
 
 def _shown_of(properties: Iterable[str], *unit: str) -> dict[str, str]:
     """These properties of one, as far as they are told. Raises CantAsk."""
-    return next(iter(_shown(properties, *unit)), {})
-
-
-def _shown(properties: Iterable[str], *units: str) -> list[dict[str, str]]:
-    """These properties of the units, or of systemd itself. Raises CantAsk."""
-    said = systemctl("show", f"--property={','.join(properties)}", *units)
-    if said.status:
-        raise CantAsk(f"systemctl show: {said.err.strip()}")
-    return [dict(line.partition("=")[::2] for line in unit.splitlines()) for unit in said.out.split("\n\n") if unit]
+    return next(iter(shown(properties, *unit)), {})

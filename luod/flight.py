@@ -85,6 +85,7 @@ class Recorder:
         self._open: _Open | None = None
         self._box: BlackBox | None = None
         self._kept = Kept()
+        self._hurried = False
 
     def note(self, what: str, who: str | None = None, *, at_usec: int | None = None, **details: Any) -> None:
         """Write down what has happened: now, or at a time by CLOCK_REALTIME in microseconds."""
@@ -168,11 +169,15 @@ class Recorder:
         """Note by how much CLOCK_REALTIME and the RTC differ: as a live update begins, or after one. Blocks for up to
         1.1 seconds.
         """
-        offset = rtc_offset(self._root)
+        offset = rtc_offset(self._root, is_over=lambda: self._hurried)
         details: dict[str, Any] = {"monotonic_usec": monotonic_offset(), "leaving": leaving}
         if offset is not None:
             details |= offset._asdict()
         self.note("clock", **details)
+
+    def hurry(self) -> None:
+        """Wait for no clock any more: luod stops."""
+        self._hurried = True
 
     def give_up(self) -> None:
         """Close its memory. Where nobody else has it open, the kernel no longer holds it."""

@@ -26,10 +26,7 @@ from luod.kernel.api import KernelError
 from luod.kernel.running import RunningKernel
 from luod.leave import CAME_BACK, LEAVING
 from luod.lifecycle import Via
-from luod.systemd import CantAsk, machine_is_going_down, systemctl, systemd_runs
-
-UNIT: Final = "luod-kexec.service"
-"""What does the last steps, where systemd is there to start it."""
+from luod.systemd import KEXEC_SERVICE, CantAsk, machine_is_going_down, systemctl, systemd_runs
 
 PATIENCE: Final = 150.0
 """How long the last steps may take, in seconds; the unit has its own, shorter limit. Much to write takes long."""
@@ -104,20 +101,17 @@ def _at_once(directory: Path) -> NoReturn:
 def _by_unit() -> str:
     """Returns what systemctl says of it."""
     try:
-        said = systemctl("start", UNIT, patience=PATIENCE)
+        said = systemctl("start", KEXEC_SERVICE, patience=PATIENCE)
+        if said.status == 0:
+            return f"{KEXEC_SERVICE} has done nothing: luod has another runtime directory than it"
+        problem = said.err.strip()
     except CantAsk as error:
-        return f"{error}{_stopped()}"
-    if said.status == 0:
-        return f"{UNIT} has done nothing: luod has another runtime directory than it"
-    return said.err.strip()
-
-
-def _stopped() -> str:
-    try:
-        said = systemctl("stop", UNIT)
+        problem = str(error)
+    try:  # the start is over where its process is; this is, where ExecStopPost= is, too
+        systemctl("stop", KEXEC_SERVICE)
     except CantAsk as error:
-        return f"; {error}"
-    return f"; {said.err.strip()}" if said.status else ""
+        problem += f"; {error}"
+    return problem
 
 
 def _by_child(directory: Path) -> str:

@@ -182,7 +182,7 @@ class Holdings:
 
     def note(self, what: str, session: Session) -> None:
         """Let the flight recorder know."""
-        self._note(what, session.name if session.uid == 0 else f"{session.name} of uid {session.uid}")
+        self._note(what, session.called)
 
     def seal(self, update: int) -> None:
         """Let nothing change any more, for a live update that is about to come. What is under way is waited for."""

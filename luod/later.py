@@ -20,14 +20,13 @@ class Later(Generic[T]):
         self._it = it
         self._made.set()
 
-    def get(self) -> T:
-        """Wait for it. Raises UpdateAborted where it never comes: only live updates can't do without."""
+    def wait(self) -> T | None:
+        """Wait for it; None where it never comes."""
         self._made.wait()
-        if self._it is None:
-            raise UpdateAborted("luod failed as it started, its log says how")
         return self._it
 
-    @property
-    def now(self) -> T | None:
-        """It, if it is there."""
-        return self._it
+    def get(self) -> T:
+        """Wait for it. Raises UpdateAborted where it never comes: only live updates can't do without."""
+        if (it := self.wait()) is None:
+            raise UpdateAborted("luod failed as it started, its log says how")
+        return it

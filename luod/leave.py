@@ -1,8 +1,9 @@
 """`luod kexec`: the last steps of a live update that doesn't go through PID 1, outside of luod's sandbox.
 
 luod starts it, and says so in the file `leaving`; without that it does nothing. It holds every file system on a disk
-still and goes into the next kernel. Where that fails it lets them go on, and says why in the file `came-back`. In
-`held-still` it says for which it does that, for whoever cleans up after a kill: `luod kexec --undo`.
+still and, if luod is leaving then, goes into the next kernel. Where that fails it lets them go on, and says why in the
+file `came-back`. In `held-still` it says for which it does that, for whoever cleans up after a kill: `luod kexec
+--undo`.
 
 These files are in luod's runtime directory, which is on no disk: whoever writes to one that is held still waits for
 ever. Who reads doesn't, so it is no harm that Python, or an executable, is on one; but Python must write no .pyc.
@@ -27,6 +28,8 @@ LEAVING: Final = "leaving"
 HELD_STILL: Final = "held-still"
 CAME_BACK: Final = "came-back"
 
+_IN_MEMORY: Final = ("tmpfs", "ramfs")
+
 USAGE: Final = f"""\
 usage: luod kexec [--undo] [--runtime-directory DIR]
 
@@ -39,16 +42,21 @@ Hold all file systems still and go into the next kernel, at once: luod starts th
 
 def leave(directory: Path) -> str:
     """Go into the next kernel. Returns why it is still this one; all goes on then. Raises OSError."""
+    where = filesystems.mount_of(filesystems.mounts(), directory.resolve())
+    if where is None or where.kind not in _IN_MEMORY:
+        return f"{directory} is on no tmpfs: where disks are held still, luod could write nothing there"
     os.sync()  # most of what there is to write, while others still may
     try:
         _hold_all_still(directory / HELD_STILL)
-        reason = _why_not()
+        reason = _why_not(directory / LEAVING)
     finally:
         stuck = undo(directory)
     return "; ".join([reason, *stuck])
 
 
-def _why_not() -> str:
+def _why_not(leaving: Path) -> str:
+    if not leaving.exists():  # the luod that left has died, and the next one lets everybody go on
+        return "luod isn't leaving any more"
     try:
         reboot_into_the_next_kernel()
     except KernelError as error:

@@ -97,6 +97,11 @@ class Session(_Model):
         return Direction.OUTGOING if self.state is State.OUTGOING else Direction.INCOMING
 
     @property
+    def called(self) -> str:
+        """What it is to people: root's by its name alone."""
+        return self.name if self.uid == 0 else f"{self.name} of uid {self.uid}"
+
+    @property
     def is_claimed(self) -> bool:
         """Whether its owner has come for it since the last live update."""
         return any(file.retrieved for file in self.files.values())

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from luod.config import Config
 from luod.custody import Custodian
@@ -20,6 +21,7 @@ from luod.pause import other_stores, thaw
 from luod.preflight import checks
 from luod.start import Held
 from luod.systemd import FdStore, is_service
+from luod.timeline import timeline
 from luod.update import Updates, covers
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,20 @@ class Means:
     usual_way: Via
     look: Callable[[Via], Facts]
 
+    def last_update(self) -> dict[str, Any] | None:
+        """How the last one went, as io.luod.Update.Status has it."""
+        generation = self.custodian.totals().generation
+        told = timeline(generation, self.recorder.events(generation)) if generation else None
+        if told is None or told.left is None:
+            return None
+        facts = {
+            "generation": generation,
+            "usec": told.left,
+            "via": told.via,
+            "blackoutUSec": told.blackout and told.blackout.usec,
+        }
+        return {name: value for name, value in facts.items() if value is not None}
+
     def preflight(self, via: Via) -> list[Check]:
         """What came of each check. Blocks."""
         return checks(self.look(via))
@@ -47,6 +63,9 @@ class Means:
 def means_of(held: Held, config: Config, fd_store: FdStore, updates: Updates, recorder: Recorder) -> Means:
     """Make them. What an earlier luod has left half-way on its way out is undone."""
     machine = machine_at(config.device)
+    _undo(config.runtime_directory)
+    if origin_in(machine.running.command_line()) is not None:
+        _expect_nothing_more(config.runtime_directory, held.kernel.boot_id)
     under_systemd = not machine.is_simulated and is_service()
     brought, held.recovered.next_kernel = held.recovered.next_kernel, None
     next_kernel = NextKernel(machine, fd_store, held.holdings, brought)
@@ -61,9 +80,6 @@ def means_of(held: Held, config: Config, fd_store: FdStore, updates: Updates, re
         other_stores=other_stores,
         is_service=under_systemd,
     )
-    _undo(config.runtime_directory)
-    if origin_in(machine.running.command_line()) is not None:
-        _expect_nothing_more(config.runtime_directory, held.kernel.boot_id)
     return Means(
         held.custodian,
         machine,

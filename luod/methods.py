@@ -146,8 +146,8 @@ class Methods:
 
     def veto(self, request: Request) -> Answers:
         asked: custody.VetoParameters = request.parameters
-        watcher = self._updates.answer(request.peer.uid, asked.update, asked.watcher, asked.reason)
-        self._recorder.note("veto", watcher.name, reason=asked.reason)
+        each = self._updates.answer(request.peer.uid, asked.update, asked.watcher, asked.reason)
+        self._recorder.note("veto", each.who, reason=asked.reason)
         return [Answer()]
 
 

@@ -5,13 +5,13 @@ two kernels disagree by up to one. The RTC runs on, so its edges of a second tel
 """
 
 import os
-import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from luod.fds import OwnedFd
+from luod.systemd import CantAsk, systemctl
 
 RTC_PATIENCE: Final = 1.1
 """How long to look for the edge of a second, in seconds."""
@@ -64,18 +64,21 @@ def process_began(process: str, root: Path = Path("/")) -> int | None:
     return since_boot() + ticks * 1_000_000 // os.sysconf("SC_CLK_TCK")
 
 
-def rtc_offset(root: Path = Path("/"), patience: float = RTC_PATIENCE) -> Offset | None:
-    """Wait for an edge of the RTC's seconds; None where there is no RTC, or it stands still."""
+def rtc_offset(
+    root: Path = Path("/"), patience: float = RTC_PATIENCE, is_over: Callable[[], bool] = lambda: False
+) -> Offset | None:
+    """Wait for an edge of the RTC's seconds; None where there is no RTC, it stands still, or the wait `is_over`."""
+    deadline = time.monotonic() + patience
     try:
         with OwnedFd(os.open(root / _RTC, os.O_RDONLY | os.O_CLOEXEC)) as rtc:
-            return _edge(rtc.fileno(), time.monotonic() + patience)
+            return _edge(rtc.fileno(), lambda: is_over() or time.monotonic() >= deadline)
     except (OSError, ValueError):
         return None
 
 
-def _edge(rtc: int, deadline: float) -> Offset | None:
+def _edge(rtc: int, is_over: Callable[[], bool]) -> Offset | None:
     last = before = None
-    while time.monotonic() < deadline:
+    while not is_over():
         asked = now()
         second = int(os.pread(rtc, 32, 0))
         if last is not None and before is not None and second != last:
@@ -96,12 +99,11 @@ def systemd_moments(monotonic_before: int | None, root: Path = Path("/")) -> Ite
         return
     names = {f"{name}TimestampMonotonic": name for name in (*_OF_THIS_BOOT, *_OF_THE_LAST_ONE)}
     try:
-        asked = ["systemctl", "show", f"--property={','.join(names)}"]
-        ran = subprocess.run(asked, capture_output=True, text=True, timeout=_SYSTEMCTL_PATIENCE)
-    except (OSError, subprocess.TimeoutExpired):
+        said = systemctl("show", f"--property={','.join(names)}", patience=_SYSTEMCTL_PATIENCE)
+    except CantAsk:
         return
     here = monotonic_offset()
-    for line in ran.stdout.splitlines():
+    for line in said.out.splitlines():
         key, _, value = line.partition("=")
         name = names.get(key)
         if name is None or not value.isdecimal() or not int(value):

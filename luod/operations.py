@@ -15,12 +15,13 @@ from luod.methods import Answer, Answers, Request, answer
 from luod.policy import Policy
 from luod.recovery import RestoreImpossible
 from luod.systemd import FdStore
-from luod.update import DEADLINE, LiveUpdate, Progress, Updates, stages
+from luod.update import DEADLINE, LiveUpdate, Progress, Updates, participants
 
 if TYPE_CHECKING:
     from luod.means import Means
 
 NOT_KEPT: Final = "nobody keeps what luod holds when it ends (no fd store): start it by systemd or luod supervise"
+NO_MEANS: Final = "there can be no live update by this luod: it failed as it started, its log says how"
 
 
 class Operations:
@@ -50,10 +51,16 @@ class Operations:
         self._start_afresh = start_afresh
 
     @property
-    def _means(self) -> "Means":
+    def _custodian(self) -> Custodian:
         """Raises RestoreUnavailable."""
         if isinstance(self._there, RestoreImpossible):
             raise errors.RestoreUnavailable(self._there.reason)
+        return self._there
+
+    @property
+    def _means(self) -> "Means":
+        """Raises RestoreUnavailable, and UpdateAborted where this luod has none."""
+        _ = self._custodian
         return self._later.get()
 
     # The next kernel
@@ -134,12 +141,11 @@ class Operations:
     def status(self, request: Request) -> Answers:
         device: dict[str, Any] = {"path": self._device, "available": True}
         fd_store = {"entries": len(self._fd_store), "limit": self._fd_store.most, "unclear": self._unclear}
-        kernel: dict[str, Any] = {"release": os.uname().release}
         if isinstance(self._there, RestoreImpossible):
             reply = update.StatusReply(
                 phase=Phase.UNAVAILABLE,
                 generation=0,
-                kernel=kernel,
+                kernel={"release": os.uname().release},
                 sessions=0,
                 files=0,
                 bytes=0,
@@ -148,25 +154,28 @@ class Operations:
                 problems=[f"this boot can't give anything back: {self._there.reason}"],
             )
         else:
-            totals, loaded = self._there.totals(), self._means.next_kernel.loaded
+            totals, means = self._there.totals(), self._later.wait()
+            loaded = None if means is None else means.next_kernel.loaded
+            release = os.uname().release if means is None else means.machine.running.release()
             reply = update.StatusReply(
                 phase=self.progress().phase,
                 generation=totals.generation,
-                kernel=kernel | {"bootId": totals.boot_id},
+                kernel={"release": release, "bootId": totals.boot_id},
                 image=None if loaded is None else loaded.facts(),
                 sessions=totals.sessions,
                 files=totals.files,
                 bytes=totals.bytes,
                 device=device,
                 fd_store=fd_store,
-                participants=self._participants(self._there),
-                problems=list(self._problems(self._there)) or None,
+                participants=self._participants(self._there, request.peer.uid),
+                last_update=None if means is None else means.last_update(),
+                problems=list(self._problems(self._there, means, request.peer.uid)) or None,
             )
         return [answer(reply)]
 
     def manifest(self, request: Request) -> Answers:
         self._policy.require_operator(request.peer.uid)
-        document = self._means.custodian.document().model_dump(mode="json", by_alias=True)
+        document = self._custodian.document().model_dump(mode="json", by_alias=True)
         return [answer(update.ManifestReply(manifest=document))]
 
     def _require_idle(self) -> None:
@@ -175,20 +184,28 @@ class Operations:
         if current is not None:
             raise errors.UpdateInProgress(current.number)
 
-    def _participants(self, custodian: Custodian) -> list[dict[str, Any]]:
-        watchers = self._updates.watchers.participants()
+    def _may_know(self, asker: int, owner: int) -> bool:
+        """What belongs to all, operators see; others what is theirs."""
+        return asker == owner or self._policy.is_operator(asker)
+
+    def _participants(self, custodian: Custodian, asker: int) -> list[dict[str, Any]]:
+        watchers = [each for each in self._updates.watchers.participants() if self._may_know(asker, each.uid)]
         return [
-            {"name": watcher.name, "uid": watcher.uid, "stage": stage}
-            for watcher, stage in stages(watchers, custodian.sessions())
+            {"name": each.watcher.name, "uid": each.watcher.uid, "stage": each.stage, "sessions": list(each.sessions)}
+            for each in participants(watchers, custodian.sessions())
         ]
 
-    def _problems(self, custodian: Custodian) -> Iterator[str]:
+    def _problems(self, custodian: Custodian, means: "Means | None", asker: int) -> Iterator[str]:
         """What is wrong, for people."""
+        if means is None:
+            yield NO_MEANS
         if not self._fd_store.most:
             yield NOT_KEPT
         for what in self._unclear:
             yield f"the fd store brought what nobody knows, and it is kept: {what}"
         for session in custodian.sessions():
+            if not self._may_know(asker, session.uid):
+                continue
             whose = f"session {session.name} of uid {session.uid}"
             if session.state is State.LOST:
                 yield f"{whose} is lost: {session.lost}"

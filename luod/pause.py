@@ -4,23 +4,24 @@ systemd does it; luod asks it by `systemctl`, which needs D-Bus for that. What i
 runtime directory: should luod die, its next start lets them go on. Every call blocks and belongs in a thread.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from luod.systemd import CantAsk, systemctl, systemd_runs, unit_of
+from luod.systemd import KEXEC_SERVICE, SERVICE, CantAsk, shown, systemctl, systemd_analyze, systemd_runs, unit_of
 
 FROZEN: Final = "frozen"
 
 PATIENCE: Final = 10.0
 """How long systemctl may take for all units together, in seconds. Others wait meanwhile."""
 
-NEVER: Final = frozenset({"init.scope", "dbus.service", "dbus-broker.service", "luod.service", "luod-kexec.service"})
+NEVER: Final = frozenset({"init.scope", "dbus.service", "dbus-broker.service", SERVICE, KEXEC_SERVICE})
 """Without these nobody could let anything go on."""
 
-_FAILED: Final = re.compile(r"^Failed to \w+ unit (\S+): (.*)$", re.MULTILINE)
+_FAILED: Final = re.compile(r"^Failed to .*unit (\S+): (.*)$", re.MULTILINE)
 
 
 def freeze(units: Iterable[str], runtime_directory: Path) -> dict[str, str]:
@@ -78,34 +79,38 @@ def _change(verb: str, units: Sequence[str], *, into: str) -> dict[str, str]:
         said = str(error)
     why = dict(_FAILED.findall(said))
     try:
-        states = {unit["Id"]: unit["FreezerState"] for unit in _shown(["FreezerState"], units)}
+        states = {unit["Id"]: unit["FreezerState"] for unit in shown(["Id", "FreezerState"], *units, patience=PATIENCE)}
     except CantAsk as error:
         return {unit: why.get(unit, str(error)) for unit in units}
     left = {unit: state for unit in units if not (state := states.get(unit, "gone")).startswith(into)}
-    return {unit: why.get(unit) or said.strip() or f"it is {state}" for unit, state in left.items()}
+    of_all = "" if why else said.strip()
+    return {unit: why.get(unit) or of_all or f"it is {state}" for unit, state in left.items()}
 
 
 def other_stores() -> dict[str, int]:
-    """The services, but luod's, whose file descriptor store is to outlive them, and how much is in it now.
-
-    Only PID 1 itself can carry that into the next kernel. Raises CantAsk; without systemd there are none.
+    """The services, but luod's, whose file descriptor store is to outlive them, and how much is in it that only PID 1
+    itself can carry into the next kernel. Raises CantAsk; without systemd there are none.
     """
     if not systemd_runs():
         return {}
-    shown = _shown(["FileDescriptorStorePreserve", "NFileDescriptorStore"], ["*.service"])
-    ours = {"luod.service", unit_of(os.getpid())}
-    return {
-        unit["Id"]: int(unit["NFileDescriptorStore"])
-        for unit in shown
+    services = shown(["Id", "FileDescriptorStorePreserve", "NFileDescriptorStore"], "*.service", patience=PATIENCE)
+    ours = {SERVICE, unit_of(os.getpid())}
+    stores = {
+        unit["Id"]: _to_carry(unit["Id"], int(unit["NFileDescriptorStore"]))
+        for unit in services
         if unit["Id"] not in ours
         and unit.get("FileDescriptorStorePreserve") == "yes"
         and unit.get("NFileDescriptorStore", "0") != "0"
     }
+    return {unit: entries for unit, entries in stores.items() if entries}
 
 
-def _shown(properties: Sequence[str], units: Sequence[str]) -> list[dict[str, str]]:
-    """These properties of the units, and `Id`, as systemd says them. Raises CantAsk."""
-    said = systemctl("show", f"--property={','.join(['Id', *properties])}", *units, patience=PATIENCE)
-    if said.status:
-        raise CantAsk(f"systemctl show: {said.err.strip()}")
-    return [dict(line.partition("=")[::2] for line in unit.splitlines()) for unit in said.out.split("\n\n") if unit]
+def _to_carry(unit: str, entries: int) -> int:
+    """How many of a unit's entries a kernel may take over: no socket and no pipe. All, where systemd doesn't say which
+    they are. Every machine has such sockets, the journal's.
+    """
+    try:
+        paths = [str(entry["path"]) for entry in json.loads(systemd_analyze("--json=short", "fdstore", unit).out)]
+    except (CantAsk, ValueError, TypeError, KeyError):
+        return entries
+    return sum(not path.startswith(("socket:", "pipe:")) for path in paths)

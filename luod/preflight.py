@@ -8,7 +8,7 @@ import errno
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
-from luod.facts import EXITRD, KEXEC_UNIT, Facts, Unit
+from luod.facts import EXITRD, Facts, Unit
 from luod.interface.update import Check, Outcome
 from luod.kernel.api import Call
 from luod.kernel.cmdline import KHO, LIVE_UPDATE, is_on, turns_on_live_update
@@ -16,10 +16,7 @@ from luod.kernel.image import Image
 from luod.kernel.running import NotKnown
 from luod.lifecycle import Mode, State, Via
 from luod.manifest import Session
-
-SURVIVES: Final = 255
-CARRIES: Final = 261
-"""From which systemd on a service can outlive the shutdown, and from which on the fd store lives through a kexec."""
+from luod.systemd import CARRIES, KEXEC_SERVICE, SURVIVES
 
 NAMED_MAX: Final = 20
 """How many sessions, or others, are named; the rest is counted."""
@@ -230,7 +227,7 @@ def _no_systemd(facts: Facts, who: str) -> _Found:
 
 def _unit_at_once(facts: Facts) -> _Found:
     if not facts.goes_at_once:
-        return _bad(f"systemd doesn't know {KEXEC_UNIT}, which goes into the next kernel", "luoctl install-units")
+        return _bad(f"systemd doesn't know {KEXEC_SERVICE}, which goes into the next kernel", "luoctl install-units")
     return _good("luod holds everything until the kernel goes")
 
 

@@ -23,6 +23,7 @@ from luod.kernel.shared import SharedKernel
 from luod.lifecycle import Mode, State
 from luod.manifest import MAGIC, Manifest, ManifestError, NewerVersion, read_epoch, replay
 from luod.manifest import Session as Recorded
+from luod.sockets import is_over
 from luod.store import SLOTS, Journal, slot_of
 from luod.systemd import FdStore, Handed
 
@@ -153,7 +154,7 @@ def recover(
 
     Raises RestoreImpossible, and SecondLuod or KernelError where nothing came over and no journal can be had.
     """
-    brought = _recognised(kernel, handed)
+    brought = _recognised(kernel, fd_store, handed)
     found: list[_Found] = []
     notes: list[str] = []
     try:
@@ -184,18 +185,18 @@ def recover(
     return Recovered(manifest, journal, there, successors, notes, brought, next_kernel)
 
 
-def _recognised(kernel: SharedKernel, handed: Iterable[Handed]) -> Brought:
+def _recognised(kernel: SharedKernel, fd_store: FdStore, handed: Iterable[Handed]) -> Brought:
     """Tell what these descriptors are. Raises RestoreImpossible: what can't be told isn't missing."""
     brought = Brought(unclear=list(handed))
     try:
-        _recognise(kernel, brought)
+        _recognise(kernel, fd_store, brought)
     except Exception as error:
         # Whatever this is, it must not end the process while what came over is in its hands.
         raise RestoreImpossible(f"what the fd store brought can't be told: {error}", brought.kept()) from error
     return brought
 
 
-def _recognise(kernel: SharedKernel, brought: Brought) -> None:
+def _recognise(kernel: SharedKernel, fd_store: FdStore, brought: Brought) -> None:
     for entry in list(brought.unclear):
         name = kernel.recognise(entry.fd.fileno())
         if name is not None:
@@ -213,7 +214,10 @@ def _recognise(kernel: SharedKernel, brought: Brought) -> None:
             try:
                 brought.bags.append(Bag.adopt(entry.fd))
             except NotABag:
-                continue
+                if not is_over(entry.fd.fileno()):
+                    continue
+                fd_store.remove(entry.fd.fileno())
+                entry.fd.close()
         brought.unclear.remove(entry)
     if brought.unclear:  # as a rule there is nothing left, and nothing of this is needed
         from luod.sealed import specs_among

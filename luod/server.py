@@ -7,16 +7,11 @@ from contextlib import suppress
 import trio
 
 from luod import errors
-from luod.bell import Bell
-from luod.conversation import Conversation, Guests
+from luod.conversation import Conversation, Guests, Host
 from luod.fds import FdBundle
-from luod.methods import Methods
-from luod.operations import Operations
-from luod.policy import Policy
 from luod.sockets import Peer
 from luod.transport import Connection
-from luod.update import Event, Told, Updates
-from luod.varlink.service import Service
+from luod.update import Event, Told
 
 log = logging.getLogger(__name__)
 
@@ -29,28 +24,15 @@ _LAST_WORD = 5.0
 class Server:
     """Serves io.luod.* and org.varlink.service on listening sockets."""
 
-    def __init__(
-        self,
-        methods: Methods,
-        operations: Operations,
-        service: Service,
-        updates: Updates,
-        bell: Bell,
-        policy: Policy,
-    ) -> None:
-        self._methods = methods
-        self._operations = operations
-        self._service = service
-        self._updates = updates
-        self._bell = bell
-        self._policy = policy
-        self._room = trio.CapacityLimiter(policy.limits.connections)
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._room = trio.CapacityLimiter(host.policy.limits.connections)
         self._guests: dict[int, Guests] = {}
         self._stopping = False
 
     def adapt(self) -> None:
         """Serve as many as the policy says now. Whoever is here already stays."""
-        self._room.total_tokens = self._policy.limits.connections
+        self._room.total_tokens = self._host.policy.limits.connections
         for guests in self._guests.values():
             guests.adapt()
 
@@ -65,11 +47,11 @@ class Server:
                     accepting.cancel_scope.cancel()
                 self._stopping = True
                 await self._end_update()
-                self._updates.watchers.tell_all(Told(Event.STOPPING))
+                self._host.updates.watchers.tell_all(Told(Event.STOPPING))
                 for guests in self._guests.values():
                     for conversation in guests.conversations:
                         conversation.stop()
-                self._bell.ring()
+                self._host.bell.ring()
                 connections.cancel_scope.deadline = trio.current_time() + grace
                 last.start_soon(self._abandon_after, grace)
             last.cancel_scope.cancel()
@@ -79,10 +61,10 @@ class Server:
         it before anything else.
         """
         with suppress(errors.NoUpdate, errors.UpdateInProgress), trio.move_on_after(_LAST_WORD):
-            self._updates.abort("luod stops")
-            heard = self._bell.rings
-            while self._updates.current is not None:
-                heard = await self._bell.wait(heard)
+            self._host.updates.abort("luod stops")
+            heard = self._host.bell.rings
+            while self._host.updates.current is not None:
+                heard = await self._host.bell.wait(heard)
 
     async def _abandon_after(self, grace: float) -> None:
         await trio.sleep(grace)
@@ -114,26 +96,16 @@ class Server:
             peer = connection.peer()
         except OSError as error:
             log.warning("a connection was ended, nobody can tell whose it is: %s", error.strerror)
-            await Guests(self._policy).release(FdBundle([connection.hand_on()]))
+            await Guests(self._host.policy).release(FdBundle([connection.hand_on()]))
         else:
             await self._talk(connection, peer)
         finally:
             self._room.release_on_behalf_of(place)
 
     async def _talk(self, connection: Connection, peer: Peer) -> None:
-        guests = self._guests.setdefault(peer.uid, Guests(self._policy))
-        conversation = Conversation(
-            connection,
-            peer,
-            guests,
-            methods=self._methods,
-            operations=self._operations,
-            service=self._service,
-            updates=self._updates,
-            bell=self._bell,
-            policy=self._policy,
-        )
-        most = self._policy.limits.connections_per_owner
+        guests = self._guests.setdefault(peer.uid, Guests(self._host.policy))
+        conversation = Conversation(self._host, connection, peer, guests)
+        most = self._host.policy.limits.connections_per_owner
         try:
             if len(guests.conversations) >= most:
                 await conversation.refuse(errors.QuotaExceeded("connections", most))

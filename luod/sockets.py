@@ -3,6 +3,7 @@
 import array
 import errno
 import os
+import select
 import socket
 import stat
 import struct
@@ -105,6 +106,27 @@ def listen(path: Path) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def is_over(fd: int) -> bool:
+    """Whether a borrowed descriptor is a socket with nothing in it and nobody at its other end: of no use to anybody.
+
+    Not a new one, that was never connected: it has no end yet.
+    """
+    poll = select.poll()
+    poll.register(fd, 0)
+    if not any(event & select.POLLHUP for _, event in poll.poll(0)):
+        return False
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError:
+        return False
+    try:
+        return not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError:
+        return False
+    finally:
+        sock.detach()
 
 
 def is_listening(fd: int) -> bool:

@@ -53,6 +53,7 @@ class Journal:
         """Go on where another luod has ended, `end` bytes into the memory. Both are this journal's from now on."""
         with memfd, answered("mmap"):
             self._open = _Open(session, mmap.mmap(memfd.fileno(), 0))
+            self._fd_store.closing(memfd.fileno())
         self._end = end
 
     def append(self, record: Record) -> None:

@@ -12,7 +12,7 @@ import select
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -25,6 +25,14 @@ log = logging.getLogger(__name__)
 
 PATIENCE: Final = 30.0
 """How long the service manager may take to listen, in seconds: with thousands of entries it is seen to be that slow."""
+
+SURVIVES: Final = 255
+CARRIES: Final = 261
+"""From which systemd on a service can outlive the shutdown, and from which on the fd store lives through a kexec."""
+
+SERVICE: Final = "luod.service"
+KEXEC_SERVICE: Final = "luod-kexec.service"
+"""What luod is under systemd, and what goes into the next kernel for it."""
 
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _SYSTEMD_RUNS: Final = Path("/run/systemd/system")
@@ -199,6 +207,13 @@ class FdStore:
         with self._lock:
             self._count -= sum(len(self._fds.pop(name)) for name in names)
 
+    def closing(self, fd: int) -> None:
+        """This copy is about to be closed here, and its number may be another's then. It is kept all the same, and goes
+        by the number of what was put in with it.
+        """
+        with self._lock:
+            self._names.pop(fd, None)
+
     def barrier(self) -> None:
         """Wait until the service manager has done all that it was told. Raises KernelFailed."""
         if self._manager is None:
@@ -260,7 +275,7 @@ class CantAsk(LuodError):
 
 
 class Said(NamedTuple):
-    """What systemctl said."""
+    """What systemctl, or systemd-analyze, said."""
 
     status: int
     out: str
@@ -269,18 +284,35 @@ class Said(NamedTuple):
 
 def systemctl(*words: str, patience: float = PATIENCE) -> Said:
     """Ask systemd. It is given so many seconds. Raises CantAsk; that it refuses is an answer."""
+    return _ask("systemctl", ["--no-pager", "--no-ask-password"], words, patience)
+
+
+def systemd_analyze(*words: str, patience: float = PATIENCE) -> Said:
+    """Ask systemd what only this program asks. As `systemctl`."""
+    return _ask("systemd-analyze", ["--no-pager"], words, patience)
+
+
+def _ask(program: str, options: Sequence[str], words: Sequence[str], patience: float) -> Said:
     import subprocess
 
-    command = ["systemctl", "--no-pager", "--no-ask-password", *words]
+    command = [program, *options, *words]
     try:
         ran = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=patience
         )
     except subprocess.TimeoutExpired:
-        raise CantAsk(f"systemctl {words[0]}: no answer for {patience:g} s") from None
+        raise CantAsk(f"{program} {words[0]}: no answer for {patience:g} s") from None
     except OSError as error:
-        raise CantAsk(f"systemctl can't be run: {error.strerror}") from None
+        raise CantAsk(f"{program} can't be run: {error.strerror}") from None
     return Said(ran.returncode, ran.stdout, ran.stderr)
+
+
+def shown(properties: Iterable[str], *units: str, patience: float = PATIENCE) -> list[dict[str, str]]:
+    """These properties of each unit, as far as systemd has them; without units, of systemd itself. Raises CantAsk."""
+    said = systemctl("show", f"--property={','.join(properties)}", *units, patience=patience)
+    if said.status:
+        raise CantAsk(f"systemctl show: {said.err.strip()}")
+    return [dict(line.partition("=")[::2] for line in unit.splitlines()) for unit in said.out.split("\n\n") if unit]
 
 
 def machine_is_going_down() -> bool:

@@ -1,9 +1,9 @@
 """Where the time of a live update went: its parts, one after the other, and the blackout. From events; no I/O here.
 
 The blackout is when owners of sessions aren't at work: from the moment when they are paused until each has its first
-descriptor back. They are paused by a live update that goes `direct` with the first `frozen`, else when everything is
-`sealed`; by `systemd`, which stops them in its order, with `leaving`; without any announcement, with the last sign of
-life. All times are of the clock of the kernel that was left (CLOCK_REALTIME, in microseconds).
+descriptor back. They are paused by a live update that goes `direct` with `freeze`, else with the first `frozen`, else
+when everything is `sealed`; by `systemd`, which stops them in its order, with `leaving`; without any announcement, with
+the last sign of life. All times are of the clock of the kernel that was left (CLOCK_REALTIME, in microseconds).
 """
 
 import sys
@@ -22,6 +22,8 @@ _OLD: Final = LEAVING | {"stopping", "stopped", "shutdown", "kexec", "last"}
 _LEAVING: Final = {
     "asked": "clients get ready",
     "carried": "carry over",
+    "loaded": "sync, load again",
+    "freeze": "last checks",
     "frozen": "owners are paused",
     "sealed": "seal",
     "leaving": "last checks",
@@ -188,7 +190,7 @@ def timeline(generation: int, events: Iterable[Event]) -> Timeline | None:
     old = _last_attempt(event for event in told if event.what in _OLD)
     if any(event.what == "last" for event in old):
         return _gone(generation, old, told, notes)
-    return _begun(generation, old, notes) if old else None
+    return _begun(generation, old, notes) if any(event.what == "prepare" for event in old) else None
 
 
 def _last_attempt(old: Iterable[_Event]) -> list[_Event]:
@@ -206,8 +208,7 @@ def _last_attempt(old: Iterable[_Event]) -> list[_Event]:
 def _begun(generation: int, old: list[_Event], notes: list[str]) -> Timeline | None:
     """A live update that was aborted, or is under way."""
     aborted = next((event for event in reversed(old) if event.what == "aborted"), None)
-    attempt = [event for event in old if event.what != "loaded"]
-    parts = _parts(_leaving(attempt), _via(old), None)
+    parts = _parts(_leaving(old), _via(old), None)
     if not parts:
         return None
     return Timeline(
@@ -314,6 +315,8 @@ def _leaving(old: list[_Event]) -> list[_Moment]:
         latest["asked"] = max(answers)
     if latest.get("last", 0) < max(latest.get("stopped", 0), latest.get("kexec", 0)):
         del latest["last"]  # only luod's own: PID 1 lived longer
+    if "prepare" not in latest:
+        latest.pop("loaded", None)  # by an operator, some day
     moments = [_Moment(what, latest[what]) for what in ("prepare", *_LEAVING, "last") if what in latest]
     return sorted(moments, key=lambda moment: moment.usec)
 
@@ -343,6 +346,12 @@ def _parts(moments: Sequence[_Moment], via: str | None, dark: Blackout | None) -
 def _title(before: str, what: str, via: str | None) -> str:
     """Of the part between two moments."""
     match before, what:
+        case "prepare", "carried":
+            return "checks, carry over"
+        case "loaded", "frozen":
+            return "last checks"
+        case "sealed", "leaving":
+            return "all are told"
         case "kexec", "last":
             return "reboot()"
         case "stopped", "last":
@@ -352,7 +361,7 @@ def _title(before: str, what: str, via: str | None) -> str:
         case "kernel", "begin":
             return "kernel, PID 1 start"
         case _, "pid1" | "begin" if before not in _ARRIVING:
-            return "kexec, kernel starts"
+            return "kexec to luod"
         case _, "back":
             return "owners come back"
     return (_LEAVING | _ARRIVING)[what]
@@ -379,7 +388,7 @@ def _paused(old: list[_Event], left: int) -> tuple[str, int]:
     earliest: dict[str, int] = {}
     for event in old:
         earliest.setdefault(event.what, event.usec)
-    for what in ("leaving",) if _via(old) == "systemd" else ("frozen", "sealed"):
+    for what in ("leaving",) if _via(old) == "systemd" else ("freeze", "frozen", "sealed"):
         if what in earliest:
             return what, earliest[what]
     return "last", left

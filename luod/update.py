@@ -81,15 +81,26 @@ class Answer(StrEnum):
 
 @dataclass(eq=False)
 class Participant:
-    """Somebody who takes part in a live update. `reason` is that of a veto."""
+    """Somebody who takes part in a live update, for these sessions. `reason` is that of a veto."""
 
     watcher: Watcher
     stage: int
+    sessions: Sequence[str] = ()
     answer: Answer = Answer.NOT_ASKED
     reason: str = ""
 
     def __str__(self) -> str:
-        return f"{self.watcher.name}: {self.answer}{f', {self.reason}' if self.reason else ''}"
+        its = f" for {self.sessions[0]}" if len(self.sessions) == 1 else ""
+        return f"{self.watcher.name}{its}: {self.said}"
+
+    @property
+    def said(self) -> str:
+        return f"{self.answer}{f', {self.reason}' if self.reason else ''}"
+
+    @property
+    def who(self) -> str:
+        """Its session, where it has but one: by that it is known after the live update, too."""
+        return self.sessions[0] if len(self.sessions) == 1 else self.watcher.name
 
 
 @dataclass(eq=False)
@@ -213,14 +224,14 @@ class Updates:
             if self._current is not None:
                 raise UpdateInProgress(self._current.number)
             self._step(Step.BEGIN)
-            self._current = LiveUpdate(next(self._numbers), via, unready, deadline_usec, force)
+            update = self._current = LiveUpdate(next(self._numbers), via, unready, deadline_usec, force)
         self._changed()
-        return self._current
+        return update
 
     def step(self, step: Step) -> None:
         """Go where a step leads. Raises UpdateAborted where somebody has asked for the end of it."""
         with self._lock:
-            self.go_on()
+            self.go_on("")
             self._step(step)
         self._changed()
 
@@ -267,11 +278,11 @@ class Updates:
 
     # Those who take part
 
-    def gather(self, stages: Iterable[tuple[Watcher, int]]) -> list[int]:
-        """Let these take part, each in its stage. Which stages there are, in order."""
+    def gather(self, participants: Iterable[Participant]) -> list[int]:
+        """Let these take part. Which stages there are, in order."""
         with self._lock:
             assert self._current is not None
-            self._current.participants = [Participant(watcher, stage) for watcher, stage in stages]
+            self._current.participants = list(participants)
             return sorted({each.stage for each in self._current.participants})
 
     def ask(self, stage: int) -> None:
@@ -286,9 +297,9 @@ class Updates:
             each.watcher.tell(Told(Event.PREPARE, update.number, update.deadline_usec))
         self._changed()
 
-    def answer(self, uid: int, number: int, secret: str, veto: str | None = None) -> Watcher:
+    def answer(self, uid: int, number: int, secret: str, veto: str | None = None) -> Participant:
         """Take a watcher's Ready, or its Veto; it may change its mind. Raises InvalidParameter, and NoUpdate."""
-        watcher = self.watchers.find(uid, secret)
+        self.watchers.find(uid, secret)
         with self._lock:
             update = self._current
             each = None if update is None or update.number != number else update.of(secret)
@@ -296,7 +307,7 @@ class Updates:
                 raise NoUpdate
             each.answer, each.reason = (Answer.READY, "") if veto is None else (Answer.VETO, _on_one_line(veto))
         self._changed()
-        return watcher
+        return each
 
     def leave(self, watcher: Watcher) -> None:
         """A watcher goes. Who takes part and has gone isn't ready."""
@@ -313,12 +324,14 @@ def _on_one_line(reason: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in reason[:_REASON_MAX])
 
 
-def stages(watchers: Iterable[Watcher], sessions: Sequence[Session]) -> list[tuple[Watcher, int]]:
-    """When each of these is asked: with the last of all sessions that it watches."""
-    return [
-        (watcher, max((_stage_of(session) for session in sessions if covers(watcher, session)), default=1))
-        for watcher in watchers
-    ]
+def participants(watchers: Iterable[Watcher], sessions: Sequence[Session]) -> list[Participant]:
+    """These watchers as those who take part: each is asked with the last of all sessions that it watches."""
+    made = []
+    for watcher in watchers:
+        its = [session for session in sessions if covers(watcher, session)]
+        stage = max(map(_stage_of, its), default=1)
+        made.append(Participant(watcher, stage, [session.called for session in its]))
+    return made
 
 
 def _stage_of(session: Session) -> int:

@@ -24,11 +24,13 @@ def told(clients=("vm",), *, scale=1.0, via="direct", prepare=0.4, ahead=430_000
     for number, who in enumerate(clients):
         note("ready", prepare * (0.2 + 0.6 * (number + 1) / len(clients)), who)
     note("carried", prepare * 0.85)
-    note("sealed", prepare * 0.9)
+    note("loaded", prepare * 0.9)
     if via == "direct":
-        for number, _ in enumerate(clients):
-            note("frozen", at(0) + number * 0.001, f"unit{number}.service")
-        note("leaving", at(0.03))
+        units = ", ".join(f"unit{number}.service" for number, _ in enumerate(clients))
+        note("freeze", at(0), units)
+        note("frozen", at(0.02), units)
+        note("sealed", at(0.025))
+        note("leaving", at(0.03), via=via)
     else:
         note("leaving", at(0))
         note("stopping", at(0.001))

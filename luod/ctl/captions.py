@@ -3,13 +3,14 @@
 from typing import Final
 
 from luod.ctl.output import moment
-from luod.timeline import Timeline, duration
+from luod.timeline import Client, Timeline, duration
 
 _BEFORE: Final = 0.4
 """How much of the picture may be of what came before the blackout, for as long as the blackout is 1."""
 
 SINCE: Final = {
-    "frozen": "the first owner was paused",
+    "freeze": "the first owner was paused",
+    "frozen": "the owners were paused",
     "sealed": "everything was sealed",
     "leaving": "PID 1 began to stop services",
     "last": "the old kernel showed its last sign of life",
@@ -35,7 +36,7 @@ def summary(told: Timeline) -> list[str]:
     said = [f"Blackout {duration(dark.usec)}: from when {SINCE[dark.since]} until {until}."]
     most = sorted((part for part in told.parts if part.share >= 1), key=lambda part: -part.share)[:3]
     if most:
-        said.append(f"Most of it: {', '.join(f'{part.title} {part.share:.0f} %' for part in most)}.")
+        said.append(f"Most of it: {'; '.join(f'{part.title} {part.share:.0f} %' for part in most)}.")
     return said
 
 
@@ -44,3 +45,14 @@ def shown_from(told: Timeline) -> int:
     if told.blackout is None:
         return told.start
     return max(told.start, told.blackout.start - round(_BEFORE * (told.end - told.blackout.start)))
+
+
+def shown_clients(told: Timeline, most: int) -> tuple[list[Client], str]:
+    """At most so many of the clients, the last ones to come of all; and what is to be said of the others."""
+    clients = list(told.clients)
+    if len(clients) <= most:
+        return clients, ""
+    kept = sorted(clients, key=lambda client: (client.answer in (None, "ready"), -(client.blackout or 0)))[:most]
+    others = [client.blackout for client in clients if client not in kept and client.blackout is not None]
+    later = f", back after {duration(min(others))} to {duration(max(others))}" if others else ""
+    return [client for client in clients if client in kept], f"and {len(clients) - most} more{later}"

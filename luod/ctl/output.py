@@ -119,16 +119,6 @@ def size(count: int | None) -> str | None:
     return f"{value:.1f} {_UNITS[unit]}" if unit else f"{count} B"
 
 
-def duration(usec: int) -> str:
-    """Microseconds as people read them: 840 ms, 1.24 s, 2 min 5 s."""
-    if usec < 1_000_000:
-        return f"{usec / 1000:.0f} ms"
-    if usec < 60_000_000:
-        return f"{usec / 1_000_000:.2f} s"
-    minutes, seconds = divmod(round(usec / 1_000_000), 60)
-    return f"{minutes} min {seconds} s"
-
-
 def age(usec: int) -> str:
     """How long ago a CLOCK_REALTIME time in microseconds was: 3 h ago."""
     seconds = int(time.time() - usec / 1_000_000)

@@ -1,14 +1,15 @@
 """The timeline of a live update as SVG: a picture to keep, which needs nothing else, in light and in dark."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 from xml.sax.saxutils import escape
 
-from luod.ctl.captions import heading, shown_from, summary
+from luod.ctl.captions import heading, shown_clients, shown_from, summary
 from luod.timeline import Client, Part, Timeline, duration
 
 _WIDTH: Final = 960
 _MARGIN: Final = 24
+_CLIENTS_MOST: Final = 24
 _LABELS: Final = 190
 _NUMBERS: Final = 150
 _ROW: Final = 24
@@ -31,20 +32,44 @@ _SHADES: Final = {
 }
 """Which colour a part has, so that it has the same one in every picture; 0 what isn't here."""
 
-_STYLE: Final = """\
-svg { --paper: #fff; --ink: #1b1f24; --faint: #5f6977; --grid: #e3e7ec; --work: #9fb3c8; --good: #1a7f4b;
-  --bad: #c62828; --s0: #2b8a7e; --s1: #a8620a; --s2: #8a5a44; --s3: #2f6fb3; --s4: #7a55b0; --s5: #c2571a;
-  --s6: #5c7a1f; --s7: #b0357a; }
-@media (prefers-color-scheme: dark) { svg { --paper: #14171c; --ink: #e6e9ee; --faint: #98a2b0; --grid: #2b313a;
-  --work: #51677e; --good: #4cc38a; --bad: #ff7b72; --s0: #56bfb0; --s1: #e9b13c; --s2: #c79a82; --s3: #69a5e6;
-  --s4: #b394dc; --s5: #f58a4b; --s6: #a3c45c; --s7: #ee82b8; } }
-text { font: 13px system-ui, -apple-system, "Segoe UI", "Noto Sans", "DejaVu Sans", sans-serif; fill: var(--ink); }
-.title { font-size: 17px; font-weight: 600; } .dark { font-size: 15px; font-weight: 600; fill: var(--bad); }
-.faint { fill: var(--faint); } .small { font-size: 11px; } .right { text-anchor: end; } .middle { text-anchor: middle; }
-.inside { fill: var(--paper); font-size: 12px; text-anchor: middle; } .grid { stroke: var(--grid); }
-.edge { stroke: var(--faint); stroke-dasharray: 3 3; } .work { fill: var(--work); } .good { fill: var(--good); }
-.bad { fill: var(--bad); } .away { fill: none; stroke: var(--bad); stroke-dasharray: 4 3; }
-.there { stroke: var(--good); stroke-width: 2; stroke-dasharray: 2 3; } .paper { fill: var(--paper); }"""
+_SHAPES: Final = """\
+text { font: 13px system-ui, -apple-system, "Segoe UI", "Noto Sans", "DejaVu Sans", sans-serif; }
+.title { font-size: 17px; font-weight: 600; } .dark { font-size: 15px; font-weight: 600; }
+.small { font-size: 11px; } .right { text-anchor: end; } .middle { text-anchor: middle; }
+.inside { font-size: 12px; text-anchor: middle; } .edge { stroke-dasharray: 3 3; }
+.away { fill: none; stroke-dasharray: 4 3; } .there { stroke-width: 2; stroke-dasharray: 2 3; }"""
+
+_COLOURS: Final = """\
+text { fill: INK; } .paper, .inside { fill: PAPER; } .faint { fill: FAINT; } .edge { stroke: FAINT; }
+.grid { stroke: GRID; } .work { fill: WORK; } .good { fill: GOOD; } .there { stroke: GOOD; } .bad, .dark { fill: BAD; }
+.away { stroke: BAD; }"""
+
+_INK: Final = ("PAPER", "INK", "FAINT", "GRID", "WORK", "GOOD", "BAD")
+_LIGHT: Final = (
+    *("#fff", "#1b1f24", "#5f6977", "#e3e7ec", "#9fb3c8", "#1a7f4b", "#c62828"),
+    *("#2b8a7e", "#a8620a", "#8a5a44", "#2f6fb3", "#7a55b0", "#c2571a", "#5c7a1f", "#b0357a"),
+)
+_DARK: Final = (
+    *("#14171c", "#e6e9ee", "#98a2b0", "#2b313a", "#51677e", "#4cc38a", "#ff7b72"),
+    *("#56bfb0", "#e9b13c", "#c79a82", "#69a5e6", "#b394dc", "#f58a4b", "#a3c45c", "#ee82b8"),
+)
+"""What the names stand for, and then the shades of parts. Not everything that draws an SVG knows variables."""
+
+
+def _coloured(colours: Sequence[str]) -> str:
+    rules = _COLOURS
+    for name, colour in zip(_INK, colours, strict=False):
+        rules = rules.replace(name, colour)
+    shades = [f".s{number} {{ fill: {colour}; }}" for number, colour in enumerate(colours[len(_INK) :])]
+    return f"{rules}\n{' '.join(shades)}"
+
+
+_STYLE: Final = f"""\
+{_SHAPES}
+{_coloured(_LIGHT)}
+@media (prefers-color-scheme: dark) {{
+{_coloured(_DARK)}
+}}"""
 
 
 def drawn(told: Timeline) -> str:
@@ -55,6 +80,7 @@ def drawn(told: Timeline) -> str:
 class _Picture:
     def __init__(self, told: Timeline) -> None:
         self._told = told
+        self._clients, self._others = shown_clients(told, _CLIENTS_MOST)
         self._from = shown_from(told)
         self._zero = told.start if told.blackout is None else told.blackout.start
         self._left = _MARGIN + _LABELS
@@ -89,8 +115,8 @@ class _Picture:
 
     def _legend(self) -> Iterator[str]:
         known = {
-            "\N{BLACK DIAMOND} when it was ready, or not": any(client.answered for client in self._told.clients),
-            "\N{BLACK SQUARE} when it finished its session": any(client.finished for client in self._told.clients),
+            "\N{BLACK DIAMOND} when it was ready, or not": any(client.answered for client in self._clients),
+            "\N{BLACK SQUARE} when it finished its session": any(client.finished for client in self._clients),
             "\N{BOX DRAWINGS LIGHT TRIPLE DASH VERTICAL} the blackout begins; the old kernel is gone": self._told.left,
         }
         if said := [text for text, is_there in known.items() if is_there]:
@@ -119,7 +145,7 @@ class _Picture:
                 continue
             wide = whole * part.dark / dark.usec
             tip = f"{part.title}: {duration(part.dark)}, {part.share:.1f} %"
-            yield _rect(x, y, max(wide - 1, 0.5), 34, f'style="{_shade(part)}"', tip)
+            yield _rect(x, y, max(wide - 1, 0.5), 34, f'class="{_shade(part)}"', tip)
             if len(part.title) * _LETTER + 10 < wide:
                 yield _text(x + wide / 2, y + 15, part.title, "inside")
                 yield _text(x + wide / 2, y + 29, f"{part.share:.0f} %", "inside")
@@ -140,10 +166,13 @@ class _Picture:
         for part in told.parts:
             drawn += self._part(part, y)
             y += _ROW
-        if told.clients:
+        if self._clients:
             y += 10
-        for client in told.clients:
+        for client in self._clients:
             drawn += self._client(client, y)
+            y += _ROW
+        if self._others:
+            drawn.append(_text(_MARGIN, y + 11, self._others, "faint"))
             y += _ROW
         return y + 4, [*self._axis(top, y), *drawn]
 
@@ -173,8 +202,8 @@ class _Picture:
             yield self._earlier(y, "work")
         if part.dark and self._told.blackout is not None:
             dark = self._told.blackout
-            style = f'style="{_shade(part)}"'
-            yield self._bar(max(part.start, dark.start), min(part.end, dark.end), y, style, tip)
+            shade = f'class="{_shade(part)}"'
+            yield self._bar(max(part.start, dark.start), min(part.end, dark.end), y, shade, tip)
             yield _text(_WIDTH - _MARGIN, y + 11, f"{part.share:.1f} %", "right")
         yield _text(_WIDTH - _MARGIN - 72, y + 11, duration(part.usec), "faint right")
 
@@ -190,19 +219,16 @@ class _Picture:
                 yield _diamond(x, middle, good, f"{client.who}: {client.answer}{reason}")
             if told.start < self._from:
                 yield self._earlier(y, "work" if client.answered >= self._from else good)
-        if told.blackout is None:
+        if told.blackout is None or client.first is None:
             return
-        came = client.first if client.first is not None and not client.late else None
-        if came is None:
-            start, tip = told.blackout.start, f"{client.who} has not come" if client.first is None else "it came later"
-            yield self._bar(start, told.end, y, 'class="away"', tip)
+        if client.late:
+            yield self._bar(told.blackout.start, told.end, y, 'class="away"', f"{client.who} came later")
         else:
-            yield self._bar(
-                told.blackout.start, came, y, 'class="bad"', f"{client.who}: {duration(client.blackout or 0)}"
-            )
+            tip = f"{client.who}: {duration(client.blackout or 0)}"
+            yield self._bar(told.blackout.start, client.first, y, 'class="bad"', tip)
             if client.finished is not None:
                 x = self._x(client.finished)
-                yield f'<line class="there" x1="{self._x(came):.1f}" y1="{middle}" x2="{x:.1f}" y2="{middle}"/>'
+                yield f'<line class="there" x1="{self._x(client.first):.1f}" y1="{middle}" x2="{x:.1f}" y2="{middle}"/>'
                 yield _rect(x - 3, middle - 3, 6, 6, 'class="good"', f"{client.who}: finished")
         if client.blackout is not None:
             yield _text(_WIDTH - _MARGIN, y + 11, duration(client.blackout), "right")
@@ -223,7 +249,7 @@ class _Picture:
 
 
 def _shade(part: Part) -> str:
-    return f"fill: var(--s{_SHADES.get(part.what, 0)})"
+    return f"s{_SHADES.get(part.what, 0)}"
 
 
 def _safe(text: str) -> str:

@@ -10,6 +10,7 @@ import shutil
 import sys
 import textwrap
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
@@ -97,9 +98,9 @@ class Lines:
             self.say(progress.phase, about(progress))
         if progress.detail and progress.detail not in (self._detail, about(progress)):
             self.say(progress.phase, progress.detail)
-        for who, answer in self._roll.answers.items():
-            if before.get(who) != answer:
-                self.say(progress.phase, f"{who}: {answer}")
+        for each, answer in self._roll.answers.items():
+            if before.get(each) != answer:
+                self.say(progress.phase, f"{each[0]}: {answer}")
         self._phase, self._detail = progress.phase, progress.detail
 
     def tick(self) -> None:
@@ -182,7 +183,7 @@ class Live:
         if len(answers) > most:
             answers.sort(key=lambda each: each[1] == READY)
         shown = answers[: max(most - 1, 1)] if len(answers) > most else answers
-        yield from (Line(f"    {visible(f'{who}: {answer}')}", _style(answer)) for who, answer in shown)
+        yield from (Line(f"    {visible(f'{who}: {answer}')}", _style(answer)) for (who, _), answer in shown)
         if len(shown) < len(answers):
             yield Line(f"    and {len(answers) - len(shown)} more", _DIM)
 
@@ -191,17 +192,21 @@ READY: Final = "ready"
 
 
 class Roll:
-    """Who takes part, and what they answered, as far as those who are waited for were named: `WHO: WHY`."""
+    """Who takes part, and what they answered, as far as those who are waited for were named: `WHO: WHY`. Several may
+    have one name.
+    """
 
     def __init__(self) -> None:
-        self.answers: dict[str, str] = {}
+        self.answers: dict[tuple[str, int], str] = {}
 
     def take(self, progress: "Progress") -> None:
-        waiting = dict(_who_and_why(line) for line in progress.waiting)
-        for who in self.answers:
-            if who not in waiting:
-                self.answers[who] = READY
-        self.answers |= waiting
+        waiting: dict[tuple[str, int], str] = {}
+        namesakes = Counter[str]()
+        for line in progress.waiting:
+            who, _, why = line.partition(": ")
+            waiting[who, namesakes[who]] = why
+            namesakes[who] += 1
+        self.answers = dict.fromkeys(self.answers, READY) | waiting
 
     def sum(self, progress: "Progress") -> str:
         return f"{progress.ready} of {progress.ready + len(progress.waiting)} ready"
@@ -238,11 +243,6 @@ def seconds_left(deadline_usec: int) -> str:
 
 def stamped(what: str, text: str) -> str:
     return visible(f"{datetime.now():%H:%M:%S}  {what:9}  {text}".rstrip())
-
-
-def _who_and_why(line: str) -> tuple[str, str]:
-    who, _, why = line.partition(": ")
-    return who, why
 
 
 def _style(answer: str) -> str:

@@ -8,7 +8,8 @@ import click
 from luod.ctl.command import Command, Options
 from luod.ctl.kernel import kind
 from luod.ctl.link import luod_at
-from luod.ctl.output import age, count, duration, facts, print_json, show, size, styled, styled_lines
+from luod.ctl.output import age, count, facts, print_json, show, size, styled, styled_lines
+from luod.timeline import duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +42,9 @@ def status_command(options: Options) -> None:
 
 def who_takes_part(participant: "Mapping[str, Any]") -> str:
     """Somebody who takes part in live updates, in a line: the name, and what else luod says of it."""
-    return _words(participant, "name") or "somebody"
+    whose = {} if "name" in participant else {"uid": participant.get("uid")}
+    others = {key: value for key, value in participant.items() if key not in ("name", "uid")}
+    return _words({"name": participant.get("name", "somebody")} | whose | others, "name") or ""
 
 
 def _facts(status: "StatusReply") -> dict[str, Any]:

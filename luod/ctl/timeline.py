@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from luod.ctl.bars import LINE, Pen, Scale, Stroke, draw
-from luod.ctl.captions import heading, shown_from, summary
+from luod.ctl.captions import heading, shown_clients, shown_from, summary
 from luod.ctl.command import Command, Failed, Options
 from luod.ctl.link import luod_at
 from luod.ctl.output import print_json, show, styled, visible
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _PLAIN_WIDTH: Final = 80
 _WIDEST: Final = 120
 _LABEL_MOST: Final = 24
+_CLIENTS_MOST: Final = 16
 _WORK = Pen("─", "-")
 _DARK = Pen("█", "#")
 _AWAY = Pen("╌", "~")
@@ -102,6 +103,7 @@ class _Bars:
 
     def __init__(self, told: "Timeline", columns: int, *, ascii_only: bool) -> None:
         self._told = told
+        self._clients, self._others = shown_clients(told, _CLIENTS_MOST)
         self._ascii = ascii_only
         self._labels = min(max(len(label) for label in self._all_labels()), _LABEL_MOST)
         self._start = shown_from(told)
@@ -114,7 +116,7 @@ class _Bars:
         self._lines = {self._scale.cell(edge / 1e6): "dim" for edge in edges}
 
     def _all_labels(self) -> list[str]:
-        return [*(part.title for part in self._told.parts), *(visible(client.who) for client in self._told.clients)]
+        return [*(part.title for part in self._told.parts), *(visible(client.who) for client in self._clients)]
 
     def table(self) -> "Table":
         from rich.table import Table
@@ -132,11 +134,13 @@ class _Bars:
         for part in self._told.parts:
             share = f"{part.share:.1f} %" if part.dark else ""
             rows.add_row(part.title, self._part(part), duration(part.usec), Text(share, "red"))
-        if self._told.clients:
+        if self._clients:
             rows.add_row()
-        for client in self._told.clients:
+        for client in self._clients:
             took = "" if client.blackout is None else duration(client.blackout)
             rows.add_row(self._cut(client.who), self._client(client), "", Text(took, "red"))
+        if self._others:
+            rows.add_row("", Text(self._others, "dim"))
         return rows
 
     def _cut(self, who: str) -> str:
@@ -156,9 +160,9 @@ class _Bars:
             refused = client.answer != "ready"
             strokes.append(self._stroke(_WORK, "green", told.start, client.answered))
             strokes.append(self._at(_REFUSED if refused else _READY, "red" if refused else "green", client.answered))
-        if told.blackout is not None:
-            came = client.first is not None and not client.late
-            back = client.first if client.first is not None and came else told.end
+        if told.blackout is not None and client.first is not None:
+            came = not client.late
+            back = client.first if came else told.end
             strokes.append(self._stroke(_DARK if came else _AWAY, "red", told.blackout.start, back))
             if client.late:
                 strokes.append(self._at(_LATER, "red", told.end))
@@ -183,7 +187,7 @@ class _Bars:
     def legend(self) -> "Text":
         from rich.text import Text
 
-        there = {client.answer for client in self._told.clients}
+        there = {client.answer for client in self._clients}
         dark = self._told.blackout is not None
         known = [
             (2, _WORK, "before it", dark),
@@ -191,8 +195,8 @@ class _Bars:
             (1, LINE, "its beginning, and the kexec", dark),
             (1, _READY, "ready", "ready" in there),
             (1, _REFUSED, "not ready", bool(there & {"veto", "unready"})),
-            (2, _AWAY, "away", any(client.first is None or client.late for client in self._told.clients) and dark),
-            (1, _DONE, "finished", any(client.finished is not None for client in self._told.clients)),
+            (2, _AWAY, "away", any(client.late for client in self._clients)),
+            (1, _DONE, "finished", any(client.finished is not None for client in self._clients)),
         ]
         drawn = [f"{times * pen.drawn(ascii_only=self._ascii)} {what}" for times, pen, what, has in known if has]
         return Text("  ".join(drawn), "dim")

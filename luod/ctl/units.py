@@ -14,19 +14,16 @@ import click
 import luod
 from luod.ctl.command import Command, Failed, Options
 from luod.ctl.output import print_json, print_line
+from luod.systemd import CARRIES, KEXEC_SERVICE, SURVIVES
 
 DIRECTORY: Final = Path("/usr/local/lib/systemd/system")
 """Where systemd.unit(5) has units that an administrator installed: `systemctl edit` in /etc comes before them."""
 
 UNITS: Final = ("luod.socket", "luod.service")
-KEXEC: Final = "luod-kexec.service"
-"""What luod starts by itself: nobody enables it."""
+ALWAYS: Final = (*UNITS, KEXEC_SERVICE)
+"""What is to be enabled; and what luod starts by itself as well."""
 
 SURVIVE: Final = "luod.service.d/50-survive.conf"
-
-SURVIVES: Final = 255
-CARRIES: Final = 261
-"""From which systemd on a service can outlive the shutdown, and from which on the fd store lives through a kexec."""
 
 CARRIED: Final = "systemd carries over what luod holds"
 KEPT: Final = (
@@ -37,7 +34,7 @@ ENABLE: Final = f"systemctl enable --now {' '.join(UNITS)}"
 HIDDEN: Final = ("/home", "/root", "/run/user")
 """What ProtectHome= hides from the service."""
 
-_EXECUTABLE: Final = "=/usr/bin/luod"
+_EXECUTABLE: Final = re.compile(r"(?<==)(\+?)/usr/bin/luod\b")
 _SYSTEMD_RUNS: Final = Path("/run/systemd/system")
 
 
@@ -89,15 +86,15 @@ def _contents(version: int | None, executable: str) -> Iterator[tuple[str, str]]
             f"{executable}: a system service doesn't see {hidden}; install luod elsewhere, in /opt for instance"
         )
     command = shlex.quote(executable).replace("%", "%%")
-    for name in (*UNITS, KEXEC, *([SURVIVE] if version < CARRIES else [])):
-        yield name, (_shipped() / name).read_text().replace(_EXECUTABLE, f"={command}")
+    for name in (*ALWAYS, *([SURVIVE] if version < CARRIES else [])):
+        yield name, _EXECUTABLE.sub(lambda match: match[1] + command, (_shipped() / name).read_text())
 
 
 def _have_there(place: Path, contents: Mapping[str, str]) -> tuple[list[Path], list[Path]]:
     """Have these files there and no others of ours. Which were written, and which removed. Raises Failed."""
     try:
         written = [path for name, text in contents.items() if _write(path := place / name, text)]
-        removed = [path for name in (*UNITS, KEXEC, SURVIVE) if name not in contents and _remove(path := place / name)]
+        removed = [path for name in (*ALWAYS, SURVIVE) if name not in contents and _remove(path := place / name)]
     except OSError as error:
         hint = ": try it as root" if isinstance(error, PermissionError) else ""
         raise Failed(f"{error.filename}: {error.strerror}{hint}") from None

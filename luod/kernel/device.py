@@ -1,4 +1,4 @@
-"""The real kernel: /dev/liveupdate and its sessions. The only room that calls ioctl."""
+"""The real kernel: /dev/liveupdate and its sessions. The only room that calls ioctl on them."""
 
 import fcntl
 import os

@@ -39,6 +39,7 @@ class Mount(NamedTuple):
     device: str
     """The file system's own number, "8:1"; the same for each of its mounts."""
     point: str
+    kind: str
     source: str
     writable: bool
     """Whether the file system is; this mount of it may still be read-only."""
@@ -76,8 +77,9 @@ def mounts(path: Path = MOUNTS) -> list[Mount]:
 def _mount(line: bytes) -> Mount:
     here, _, there = line.partition(b" - ")
     number, _, device, _, point, *_ = here.split(b" ")
-    _, source, options = there.split(b" ", 2)
-    return Mount(int(number), device.decode(), _plain(point), _plain(source), b"rw" in options.split(b","))
+    kind, source, options = there.split(b" ", 2)
+    writable = b"rw" in options.split(b",")
+    return Mount(int(number), device.decode(), _plain(point), kind.decode(), _plain(source), writable)
 
 
 def _plain(text: bytes) -> str:
@@ -118,9 +120,15 @@ def to_hold_still(there: Sequence[Mount], files: Callable[[str], Iterable[str]] 
 
 
 def _host(there: Sequence[Mount], file: str) -> str:
-    """The device of the file system that has a file: of those mounted at the longest part of its path, the last."""
-    above = [mount for mount in there if Path(file).is_relative_to(mount.point)]
-    return max(enumerate(above), key=lambda at: (_depth(at[1].point), at[0]))[1].device if above else ""
+    """The device of the file system that has a file."""
+    mount = mount_of(there, Path(file))
+    return mount.device if mount else ""
+
+
+def mount_of(there: Sequence[Mount], path: Path) -> Mount | None:
+    """Where the file system is mounted that has this path, an absolute one without links: the deepest, the last."""
+    above = [(_depth(mount.point), at) for at, mount in enumerate(there) if path.is_relative_to(mount.point)]
+    return there[max(above)[1]] if above else None
 
 
 def _depth(point: str) -> int:

@@ -130,3 +130,32 @@ async def test_while_the_machine_stays_up_a_stop_carries_nothing_over(host, monk
     async with host.client() as luod:
         assert not (await luod.find("left")).carried_over
         assert await contents(luod, "left") == {0: b"two"}
+
+
+@pytest.mark.warns("finished session left of uid")
+async def test_what_nobody_comes_for_is_finished_after_a_while_only_where_that_is_configured(host):
+    await preserve(host, "left", b"one")
+    await preserve(host, "mine", b"two")
+    await host.kexec()
+    for name in ("left", "mine"):
+        await carried_over(host, name)
+    host.settings["finish_unclaimed_seconds"] = 0.5
+    await host.shut_down()
+    await host.boot()
+    async with host.client() as luod:
+        assert await contents(luod, "mine") == {0: b"two"}
+        with trio.fail_after(20):
+            while await luod.find("left") is not None:  # noqa: ASYNC110 - luod tells nobody
+                await trio.sleep(0.01)
+        assert await contents(luod, "mine") == {0: b"two"}
+
+
+async def test_status_names_what_nobody_has_come_for(host):
+    await preserve(host, "left", b"one")
+    await host.kexec()
+    await carried_over(host, "left")
+    async with host.client() as luod:
+        (problem,) = (await luod.status()).problems
+        assert "left" in problem
+        assert await contents(luod, "left") == {0: b"one"}
+        assert (await luod.status()).problems is None

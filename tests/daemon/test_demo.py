@@ -51,7 +51,7 @@ def test_everything_comes_back_and_nothing_is_left_behind(place, file):
     assert said.splitlines()[-1] == f"{FILES} fds preserved, {FILES} retrieved, 0 lost"
     assert (process.returncode, complaints) == (0, "")
     for text in (
-        "killed with SIGKILL; it had given luod supervise 8 fds to keep",
+        "killed with SIGKILL; it had given luod supervise 10 fds to keep",
         "killed with SIGKILL, but luod has duplicates of its 100 fds",
         "kexec",
         "generation 1, 3 sessions",

@@ -14,13 +14,16 @@ from daemon.conftest import Host
 from eventually import eventually
 from luod import errors, sealed
 from luod.client import Disconnected
+from luod.daemon import GRACE
 from luod.kernel.api import Call
+from luod.operations import NO_MEANS
 from luod.sim.client import SimMachine
 from luod.sim.image import bzimage
 from manager import service_manager
 from memory import content, memfd, memfds
 
 LINE = "quiet liveupdate=on kho=on"
+RAM = "ram" if os.geteuid() == 0 else f"ram of uid {os.geteuid()}"
 
 
 class PoweredOff(BaseException):
@@ -162,6 +165,8 @@ async def test_what_is_held_comes_over_and_the_next_luod_knows_where_from(host):
     await host.arrive()
     after = await status(host)
     assert (after.generation, after.phase) == (1, "restoring")
+    assert (after.last_update["generation"], after.last_update["via"]) == (1, "direct")
+    assert after.last_update["blackoutUSec"] > 0
     assert SimMachine(host.control.path).running.command_line() == f"{LINE} luod.from={boot}/0"
     assert await contents(host, "ram") == {0: b"one", 1: b"two"}
 
@@ -180,7 +185,7 @@ async def test_those_who_take_part_are_waited_for(host):
         assert not host.is_off
         progress = await seen(host)
         assert (progress.phase, progress.ready, len(progress.waiting)) == ("preparing", 1, 1)
-        assert progress.waiting[0].endswith(f"(process {os.getpid()}): no answer")
+        assert progress.waiting[0].endswith(f"(process {os.getpid()}) for {RAM}: no answer")
         async with host.client() as luod:
             with memfds(b"late") as (fd,):
                 await luod.preserve("ram", fd, token=7)
@@ -282,13 +287,24 @@ async def test_a_veto_aborts_and_everybody_asked_hears_why(host):
     await all_is_as_before(host, "ram", b"one")
 
 
+@pytest.mark.warns("live update 1 goes on in spite of a failed check: abi")
+async def test_force_is_about_checks_and_not_about_those_who_take_part(host):
+    await preserve(host, "ram", b"one")
+    await host.load(kho=["kho-v9"])
+    async with Taker(host).takes_part() as one, trio.open_nursery() as nursery:
+        nursery.start_soon(one.veto, "a migration is going on")
+        error = await refused(host, errors.UpdateAborted, force=True)
+        assert error.reason.endswith("refused, a migration is going on")
+    await all_is_as_before(host, "ram", b"one")
+
+
 async def test_who_does_not_answer_in_time_is_named(host):
     await preserve(host, "ram", b"one")
     await host.load()
     async with Taker(host).takes_part() as one:
         error = await refused(host, errors.UpdateAborted, deadline=1)
         assert error.reason.startswith("not ready in time: ")
-        assert error.reason.endswith(f"(process {os.getpid()}): no answer")
+        assert error.reason.endswith(f"(process {os.getpid()}) for {RAM}: no answer")
         await eventually(lambda: one.was_told("aborted"))
     await all_is_as_before(host, "ram", b"one")
 
@@ -504,6 +520,27 @@ async def test_a_luod_that_is_stopped_aborts(host):
     await all_is_as_before(host, "ram", b"one")
 
 
+async def test_who_waits_for_owners_does_not_hold_up_the_end_of_luod_and_goes_on_with_the_next(host):
+    await preserve(host, "ram", b"one")
+    await host.kexec()
+    said = []
+
+    async def wait():
+        async with host.client() as luod, luod.follow() as steps:
+            async for progress in steps:
+                said.append(progress)  # noqa: PERF401 - as they come
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await eventually(lambda: said)
+        with trio.fail_after(GRACE / 2):
+            await host.reboot()
+        async with host.client() as luod:
+            await luod.finish("ram", rearm=True)
+    assert {progress.phase for progress in said[:-1]} == {"restoring"}
+    assert said[-1].phase == "idle"
+
+
 async def test_a_luod_that_was_restarted_still_has_the_next_kernel(host):
     await preserve(host, "ram", b"one")
     await host.load()
@@ -512,6 +549,19 @@ async def test_a_luod_that_was_restarted_still_has_the_next_kernel(host):
     await host.update()
     await host.arrive()
     assert (await status(host)).image is None
+    assert await contents(host, "ram") == {0: b"one"}
+
+
+@pytest.mark.warns("there can be no live update by this luod")
+async def test_a_luod_that_can_not_leave_serves_all_the_same(host, monkeypatch):
+    await preserve(host, "ram", b"one")
+    monkeypatch.setattr("luod.means.thaw", lambda directory: directory["and this is a bug"])
+    await host.reboot()
+    assert (await status(host)).problems == [NO_MEANS]
+    async with host.client() as luod:
+        assert (await luod.manifest())["sessions"][0]["name"] == "ram"
+        with pytest.raises(errors.UpdateAborted):
+            await luod.preflight()
     assert await contents(host, "ram") == {0: b"one"}
 
 
@@ -531,9 +581,11 @@ async def test_only_operators_have_a_say(host):
             assert reply.error == "org.varlink.service.PermissionDenied", method
 
 
-async def test_status_says_who_takes_part(host):
+async def test_status_says_who_takes_part_to_operators_only(host):
     await preserve(host, "disk", b"one", stage="2")
     async with Taker(host, ["disk"]).takes_part():
         [one] = (await status(host)).participants
+        async with host.wire_as(1000) as stranger:
+            assert (await stranger.call("io.luod.Update.Status", {})).parameters["participants"] == []
     assert (one["stage"], one["uid"]) == (2, os.geteuid())
     assert json.dumps(one)

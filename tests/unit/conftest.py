@@ -182,6 +182,9 @@ class PluggedFdStore:
         with self._plug.around():
             self._store.remove(*fds)
 
+    def closing(self, fd):
+        self._store.closing(fd)
+
     def barrier(self):
         with self._plug.around():
             self._store.barrier()

@@ -46,7 +46,7 @@ ONLY_IN = {
 """Where each library may be imported."""
 
 CALLED_ONLY_IN = {
-    "ioctl": ("kernel.device", "kernel.filesystems"),
+    "ioctl": ("kernel.device", "kernel.filesystems"),  # on what is LUO's; on file systems
     "sendmsg": ("sockets", "bag", "systemd", "transport", "sim"),
     "recvmsg": ("sockets", "bag", "supervisor", "transport", "sim"),
     "syscall": ("kernel.filesystems", "kernel.kexec", "ctl"),

@@ -252,6 +252,19 @@ def test_what_was_there_before_counts_and_can_be_removed(keeper, store):
     assert contents(keeper.handed()) == [[b"two"], [b"three", b"four"], [b"five"]]
 
 
+def test_a_number_that_was_closed_here_is_another_descriptors(keeper, store):
+    with memfds(b"one", b"two") as (one, two):
+        store.put(one.fileno(), two.fileno())
+    next_store, ((_, one), (_, two)) = keeper.store()
+    with one, two:
+        next_store.closing(two.fileno())
+        next_store.remove(two.fileno())
+        assert len(keeper.names) == 2
+        next_store.remove(one.fileno())
+        assert keeper.names == []
+    next_store.close()
+
+
 def test_a_name_is_taken_once_among_thousands(monkeypatch):
     with service_manager(most=3000) as manager:
         store = FdStore(manager.address, manager.most)

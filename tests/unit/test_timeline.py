@@ -31,9 +31,11 @@ def test_the_parts_follow_each_other_and_are_all_there_is():
     assert titles(of) == [
         "clients get ready",
         "carry over",
-        "seal",
-        "owners are paused",
+        "sync, load again",
         "last checks",
+        "owners are paused",
+        "seal",
+        "all are told",
         "sync, reboot()",
         "kexec",
         "kernel starts",
@@ -58,7 +60,7 @@ def test_the_shares_are_the_whole_blackout(via, scale, clients):
 def test_by_systemd_the_blackout_begins_when_pid_1_stops_services():
     of = timeline(3, told(["vm"], via="systemd"))
     assert (of.blackout.since, of.blackout.start) == ("leaving", BEGAN + 400_000)
-    assert titles(of)[3:7] == ["last checks", "services stop", "systemd-shutdown", "kexec"]
+    assert titles(of)[2:7] == ["sync, load again", "last checks", "services stop", "systemd-shutdown", "kexec"]
 
 
 def test_where_systemd_does_not_tell_the_last_sign_of_life_ends_what_is_known():
@@ -75,13 +77,20 @@ def test_a_luod_that_lives_longer_than_systemd_says_has_seen_the_end():
 
 def test_directly_it_begins_when_the_first_owner_is_paused():
     of = timeline(3, told(["a", "b", "c"]))
-    assert (of.blackout.since, of.blackout.start) == ("frozen", BEGAN + 400_000)
-    assert part(of, "owners are paused").dark == 2000
+    assert (of.blackout.since, of.blackout.start) == ("freeze", BEGAN + 400_000)
+    assert part(of, "owners are paused").dark == 20_000
 
 
 def test_without_anybody_to_pause_it_begins_when_everything_is_sealed():
-    of = timeline(3, [event for event in told(["vm"]) if event["what"] != "frozen"])
-    assert (of.blackout.since, of.blackout.start) == ("sealed", BEGAN + 360_000)
+    events = [event for event in told(["vm"]) if event["what"] not in ("freeze", "frozen")]
+    of = timeline(3, events)
+    assert (of.blackout.since, of.blackout.start) == ("sealed", BEGAN + 425_000)
+
+
+def test_where_all_owners_have_paused_by_themselves_it_begins_when_luod_has_seen_that():
+    of = timeline(3, [event for event in told(["vm"]) if event["what"] != "freeze"])
+    assert (of.blackout.since, of.blackout.start) == ("frozen", BEGAN + 420_000)
+    assert "owners are paused" not in titles(of)
 
 
 def test_a_kexec_that_nobody_announced_begins_with_the_last_sign_of_life():
@@ -104,7 +113,7 @@ def test_of_several_attempts_the_last_one_counts():
 
 def test_what_systemd_says_of_the_initrd_is_a_part():
     events = [*told(["vm"], ahead=0), an_event("initrd", 0.82), an_event("userspace", 0.9)]
-    assert titles(timeline(3, events))[7:10] == ["kernel starts", "initrd", "PID 1 starts luod"]
+    assert titles(timeline(3, events))[9:12] == ["kernel starts", "initrd", "PID 1 starts luod"]
 
 
 def test_without_an_initrd_pid_1_is_systemd_from_its_start():
@@ -163,7 +172,15 @@ def test_one_that_is_under_way_is_shown_as_far_as_it_is():
 
 
 @pytest.mark.parametrize(
-    "events", [[], [an_event("begin", 0), an_event("serving", 1)], [an_event("last", 1)], [an_event("prepare", 1)]]
+    "events",
+    [
+        [],
+        [an_event("begin", 0), an_event("serving", 1)],
+        [an_event("last", 1)],
+        [an_event("prepare", 1)],
+        [an_event("loaded", 1), an_event("clock", 2)],
+        [an_event("loaded", 1), an_event("last", 2)],
+    ],
 )
 def test_what_tells_of_no_live_update_is_none(events):
     assert timeline(0, events) is None
@@ -197,13 +214,13 @@ def test_without_an_rtc_the_middle_is_uncertain_and_never_backwards(ahead):
 def test_a_simulated_kernel_has_the_clock_of_the_machine_it_is_on():
     events = [event for event in told(["vm"], ahead=0, rtc=False) if event["what"] not in ("kernel", "pid1")]
     of = timeline(3, [*events, an_event("kernel", -9000), an_event("pid1", -8999)])
-    assert "kexec, kernel starts" in titles(of)
+    assert "kexec to luod" in titles(of)
     assert (of.uncertain_usec, of.notes) == (0, [])
 
 
 def test_a_process_that_began_a_tick_too_early_began_with_its_kernel():
     events = [an_event("last", 9.7), an_event("begin", 9.695), an_event("serving", 10), an_event("kernel", -5)]
-    assert titles(timeline(3, events)) == ["kexec, kernel starts", "luod starts"]
+    assert titles(timeline(3, events)) == ["kexec to luod", "luod starts"]
 
 
 # As JSON
@@ -214,10 +231,10 @@ def test_as_json_it_has_all_of_it_with_the_names_of_the_interface():
     assert wire["blackout"] == {
         "startUSec": BEGAN + 400_000,
         "endUSec": BEGAN + 1_200_000,
-        "since": "frozen",
+        "since": "freeze",
         "who": "vm",
     }
-    assert wire["parts"][7] == {
+    assert wire["parts"][9] == {
         "what": "pid1",
         "title": "kernel starts",
         "startUSec": BEGAN + 580_000,

@@ -5,7 +5,7 @@ import pytest
 from luod.errors import InvalidParameter, NoUpdate, QuotaExceeded, UpdateAborted, UpdateInProgress
 from luod.lifecycle import PHASES, Phase, Step, Unready, Via
 from luod.policy import Limits, Policy
-from luod.update import Answer, Event, Told, Updates, Watcher
+from luod.update import Answer, Event, Participant, Told, Updates, Watcher
 
 ALICE, BOB = 1000, 1001
 
@@ -34,7 +34,7 @@ def begun(updates, *takers, unready=Unready.ABORT, stages=None):
         updates.watchers.add(taker)
     update = updates.begin(Via.DIRECT, unready, deadline_usec=5_000_000)
     stages = stages or [1] * len(takers)
-    for stage in updates.gather(zip(takers, stages, strict=True)):
+    for stage in updates.gather(Participant(*each) for each in zip(takers, stages, strict=True)):
         updates.ask(stage)
     return update
 
@@ -76,6 +76,15 @@ def test_of_a_veto_only_so_much_is_told_as_a_line_has_room_for(updates):
     assert len(said) < 250
 
 
+def test_one_that_is_over_at_once_is_still_whose_it_was():
+    def off():
+        if updates.current is not None:
+            updates.end(UpdateAborted("luod stops"))
+
+    updates = Updates(Policy(0, Limits(), 100), off)
+    assert str(updates.begin(Via.DIRECT, Unready.ABORT, deadline_usec=0).error) == str(UpdateAborted("luod stops"))
+
+
 def test_who_takes_part_is_asked_and_answers(updates):
     one, two = Taker(name="one"), Taker(BOB, name="two")
     update = begun(updates, one, two)
@@ -94,7 +103,7 @@ def test_a_stage_is_asked_after_the_one_before(updates):
     for each in (vm, disk):
         updates.watchers.add(each)
     update = updates.begin(Via.SYSTEMD, Unready.ABORT, 1)
-    assert updates.gather([(disk, 2), (vm, 1)]) == [1, 2]
+    assert updates.gather([Participant(disk, 2), Participant(vm, 1)]) == [1, 2]
     updates.ask(1)
     assert (len(vm.told), len(disk.told)) == (1, 0)
     assert updates.progress().waiting == ("disk: waits for those before it", "vm: no answer")
@@ -159,7 +168,7 @@ def test_who_was_not_asked_yet_is_not_told_that_it_is_off(updates):
     later = Taker()
     updates.watchers.add(later)
     updates.begin(Via.DIRECT, Unready.ABORT, 1)
-    updates.gather([(later, 2)])
+    updates.gather([Participant(later, 2)])
     updates.end(UpdateAborted("so"))
     assert later.told == []
 

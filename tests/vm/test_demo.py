@@ -33,7 +33,7 @@ def test_everything_comes_back_through_a_real_kexec(disks, place):
     assert (process.returncode, complaints) == (0, "")
     for text in (
         "generation 0, 0 sessions",
-        "killed with SIGKILL; it had given luod supervise 8 fds to keep",
+        "killed with SIGKILL; it had given luod supervise 10 fds to keep",
         "killed with SIGKILL, but luod has duplicates of its 100 fds",
         "generation 1, 3 sessions",
         "holds 0 sessions",

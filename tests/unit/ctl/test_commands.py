@@ -43,7 +43,7 @@ WHOLE = {
     "bytes": 4096,
     "device": {"path": "/dev/liveupdate", "available": True},
     "fdStore": {"entries": 7, "limit": 512, "unclear": []},
-    "participants": [{"name": "qemu", "uid": 107, "stage": 2, "sessions": ["vm", "ram"]}, {"name": "redis"}],
+    "participants": [{"name": "qemu", "uid": 107, "stage": 2, "sessions": ["vm", "ram"]}, {"uid": 999}],
     "lastUpdate": {"generation": 3, "usec": 1, "blackoutUSec": 1_240_000, "via": "direct"},
     "problems": ["cache is lost", "\x1b[2J"],
 }
@@ -62,8 +62,8 @@ def test_status_is_the_whole_story_on_one_screen(luoctl, scripted):
     assert len(told[5]) < 140
     assert told[6:] == [
         "Holds 1 session, 2 files, 4.0 KiB",
-        "Takes part qemu, uid: 107, stage: 2, sessions: vm ram",
-        "redis",
+        "Takes part qemu, stage: 2, sessions: vm ram",
+        "somebody, uid: 999",
         "Device /dev/liveupdate, available",
         "Fd store 7 of 512 entries",
         "Problems cache is lost",
@@ -74,8 +74,8 @@ def test_status_is_the_whole_story_on_one_screen(luoctl, scripted):
 def test_of_the_last_update_status_says_what_there_is(luoctl, scripted):
     luod = scripted(Status=WHOLE | {"lastUpdate": {"generation": 3}, "image": {"commandLine": "quiet"}})
     assert "Updated" not in luoctl("status").out
-    luod.script["Status"] = WHOLE | {"lastUpdate": {"blackoutUSec": 90_000_000}}
-    assert ["Updated", "blackout", "1", "min", "30", "s"] in lines_of(luoctl("status").out)
+    luod.script["Status"] = WHOLE | {"lastUpdate": {"blackoutUSec": 125_000_000}}
+    assert ["Updated", "blackout", "2", "min", "5", "s"] in lines_of(luoctl("status").out)
 
 
 def test_list_has_a_line_for_each_session(luoctl, luod):

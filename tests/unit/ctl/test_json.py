@@ -28,7 +28,6 @@ ELSEWHERE = {
     "preflight": "test_update.py",
     "update": "test_update.py",
     "abort": "test_update.py",
-    "timeline": "test_timeline.py",
     "wait-restored": "test_restored.py",
     "start-afresh": "test_restored.py",
 }

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from luod.ctl.captions import heading, shown_from, summary
+from luod.ctl.captions import heading, shown_clients, shown_from, summary
 from luod.ctl.picture import drawn
 from luod.errors import InvalidParameter
 from luod.fds import FdBundle
@@ -199,16 +199,28 @@ def test_one_that_is_under_way_says_so():
     assert summary(of) == []
 
 
-def test_who_is_away_is_seen(at, luoctl):
+def test_who_comes_much_later_is_seen_and_does_not_make_the_rest_small(at, luoctl):
     events = told(["vm", "gone"])
     events = [event for event in events if event["what"] not in ("first", "finished") or event["who"] == "vm"]
     events += [{"what": "first", "usec": BEGAN + 3_600_000_000, "who": "lazy"}]
     with at(events):
         printed = luoctl("timeline").out
-    assert re.search(r"^gone +[◂─]+◆ +╌+$", printed, re.MULTILINE)
-    assert re.search(r"^lazy[ │]+╌+▸", printed, re.MULTILINE)
+    assert re.search(r"^gone +[◂─]+◆[ │]*$", printed, re.MULTILINE)
+    assert re.search(r"^lazy[ │]+╌+▸ +59 min$", printed, re.MULTILINE)
     assert "(lazy came 59 min after the kexec, and isn't counted)" in unwrapped(printed)
-    assert "has not come" in drawn(timeline(3, events))
+    assert "lazy came later" in drawn(timeline(3, events))
+
+
+def test_of_many_clients_the_last_ones_are_shown_and_those_who_refused():
+    clients = [f"vm{number:03}" for number in range(100)]
+    events = told(clients)
+    next(event for event in events if event["what"] == "ready" and event["who"] == "vm007")["what"] = "unready"
+    of = timeline(3, events)
+    shown, others = shown_clients(of, 16)
+    assert [client.who for client in shown] == ["vm007", *clients[-15:]]
+    assert others == "and 84 more, back after 0.70 s to 0.79 s"
+    assert drawn(of).count("M") < 150
+    assert shown_clients(of, 100) == (list(of.clients), "")
 
 
 def test_where_nobody_has_come_luod_is_waited_for():
@@ -264,4 +276,4 @@ def test_the_parts_of_the_blackout_fill_one_bar():
     svg = ElementTree.fromstring(drawn(timeline(3, told(["vm"]))))
     bar = [rect for rect in svg.iter(f"{SVG}rect") if rect.get("height") == "34"]
     assert sum(float(rect.get("width")) + 1 for rect in bar) == pytest.approx(960 - 2 * 24, abs=1)
-    assert len(bar) == 7
+    assert len(bar) == 9

@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from luod.ctl.units import DIRECTORY, KEXEC, SURVIVE, UNITS
-
-ALWAYS = (*UNITS, KEXEC)
+from luod.ctl.units import ALWAYS, DIRECTORY, SURVIVE
+from luod.systemd import KEXEC_SERVICE
 
 
 @pytest.fixture
@@ -34,9 +33,9 @@ def test_puts_there_what_this_systemd_needs(install, place, systemd, names):
     service = (place / "luod.service").read_text()
     assert "\nExecStart=/opt/luod/luod\n" in service
     assert "\nExecReload=/opt/luod/luod --check-config\n" in service
-    kexec = (place / KEXEC).read_text()
+    kexec = (place / KEXEC_SERVICE).read_text()
     assert "\nExecStart=/opt/luod/luod kexec\n" in kexec
-    assert "\nExecStopPost=/opt/luod/luod kexec --undo\n" in kexec
+    assert "\nExecStopPost=+/opt/luod/luod kexec --undo\n" in kexec
     assert "/usr/bin" not in service + kexec
 
 

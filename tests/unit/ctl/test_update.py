@@ -114,7 +114,7 @@ def test_without_a_terminal_each_change_is_a_line(luoctl, scripted):
     ran = luoctl("update")
     assert (ran.status, ran.err) == (0, "")
     first, *lines = lines_of(ran.out)
-    assert re.fullmatch(r"preparing  live update 4, (29|30) s left to get ready", first)
+    assert re.fullmatch(r"preparing  live update 4, \d+ s left to get ready", first)
     assert lines == [
         "preparing  qemu of alice: no answer",
         "preparing  redis of bob: waits for those before it",
@@ -127,6 +127,17 @@ def test_without_a_terminal_each_change_is_a_line(luoctl, scripted):
         "sealed     loading the kernel again",
         "executing  the machine is on its way",
         "gone       the machine goes into its next kernel",
+    ]
+
+
+def test_namesakes_are_told_apart(luoctl, scripted):
+    one = "uid 0 (process 7): no answer"
+    scripted(Start=update(progress("preparing", 0, one, one), progress("preparing", 1, one), progress("executing", 2)))
+    assert lines_of(luoctl("update").out)[1:5] == [
+        "preparing  uid 0 (process 7): no answer",
+        "preparing  uid 0 (process 7): no answer",
+        "preparing  uid 0 (process 7): ready",
+        "executing  the machine is on its way",
     ]
 
 
@@ -440,10 +451,10 @@ def test_two_commands_are_a_live_update(luoctl, machine, image):
     updated = luoctl("update")
     assert (updated.status, updated.err) == (0, "")
     assert lines_of(updated.out)[-1] == "gone       the machine goes into its next kernel"
-    waits = luoctl("wait-restored", "--timeout", "1")
-    assert waits.err.startswith("luoctl: not all is restored after 1 s: ram of ")
-    assert luoctl("finish", "ram").status == 0
-    assert lines_of(luoctl("wait-restored").out) == ["restored   nothing waits for its owner"]
+    with subprocess.Popen([*LUOCTL, "wait-restored"], stdout=subprocess.PIPE, text=True) as waits:
+        assert "waiting    for ram of " in waits.stdout.readline()
+        assert luoctl("finish", "ram").status == 0
+        assert lines_of(waits.stdout.read()) == ["restored   nothing waits for its owner"]
     assert luoctl("status", "--json").json["generation"] == 1
 
 
