@@ -10,7 +10,6 @@ import resource
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple, TypeVar
 
 import trio
@@ -28,7 +27,7 @@ from luod.served import FOLLOW, RETRIEVE, SERVED, START, WATCH
 from luod.sockets import DescriptorsLost, Peer
 from luod.systemd import unit_of
 from luod.transport import Connection
-from luod.update import Event, Progress, Told, Updates, Watcher
+from luod.update import Event, LiveUpdate, Progress, Told, Updates, Watcher
 from luod.varlink.framing import Framer, Message
 from luod.varlink.messages import Call, ProtocolError, Reply
 from luod.varlink.service import NAME as VARLINK
@@ -40,6 +39,12 @@ T = TypeVar("T")
 
 _EVENTS_AHEAD = 16
 """How many events a watcher may be behind before its connection is ended."""
+
+_LOOK_PAUSE = 0.1
+_LOOK_SHARE = 9
+"""How long whoever looks on isn't told of more owners who came back, in seconds, and as a multiple of what the last
+look took.
+"""
 
 _LAST_PATIENCE = 0.1
 """How long a close may take that begins when luod is about to end, in seconds."""
@@ -370,7 +375,7 @@ class Conversation:
         asked = update.StartParameters.read(call.parameters)
         begun = await self._guests.run(lambda: self._host.operations.begin(Request(self._peer, asked, FdBundle())))
         try:
-            await self._tell_progress(lambda _: begun.error is None, partial(self._host.updates.told, begun))
+            await self._tell_progress(begun)
         finally:
             if begun.error is None:
                 with suppress(errors.NoUpdate, errors.UpdateInProgress):
@@ -379,27 +384,37 @@ class Conversation:
             raise begun.error
 
     async def _follow(self, call: Call, _: trio.CancelScope) -> None:
-        """Look on until luod is idle."""
+        """Look on until luod is idle. While owners come back by the thousand it takes but a share of what luod does."""
         update.METHODS["Follow"].parameters.read(call.parameters)
         self._host.policy.require_operator(self._peer.uid)
-        last = await self._tell_progress(lambda progress: progress.phase is not Phase.IDLE)
-        if last.phase is Phase.IDLE:  # else luod stops, and whoever looks on goes on with the next one
-            await self._send(Reply(_progress(last).wire()).encode())
-
-    async def _tell_progress(
-        self, goes_on: Callable[[Progress], bool], told: Callable[[Phase], None] = lambda phase: None
-    ) -> Progress:
-        """Say how far it has come, now and at each change as long as it goes on. When luod stops, only what it brings
-        back is waited for: the machine goes without it, and owners come to the next one. Returns what it didn't say.
-        """
         heard, said = self._host.bell.rings, None
-        while True:
+        while not self._goes_without_luod():
+            began = trio.current_time()
             progress = await self._guests.run(self._host.operations.progress)
-            is_left = self._stopping and self._host.updates.phase in (Phase.IDLE, Phase.EXECUTING)
-            if is_left or not goes_on(progress):
-                return progress
+            if progress.phase is Phase.IDLE:
+                await self._send(Reply(_progress(progress).wire()).encode())
+                return
             if progress != said:
                 await self._send(Reply(_progress(progress).wire(), continues=True).encode())
                 said = progress
-                told(progress.phase)
+            if progress.phase is Phase.RESTORING and not self._stopping:
+                with trio.CancelScope() as self._idle:
+                    await trio.sleep(max(_LOOK_PAUSE, _LOOK_SHARE * (trio.current_time() - began)))
             heard = await self._host.bell.wait(heard)
+
+    async def _tell_progress(self, begun: LiveUpdate) -> None:
+        """Say how far it has come, now and at each change."""
+        heard, said = self._host.bell.rings, None
+        while begun.error is None and not self._goes_without_luod():
+            progress = await self._guests.run(self._host.operations.progress)
+            if progress != said and begun.error is None:
+                await self._send(Reply(_progress(progress).wire(), continues=True).encode())
+                said = progress
+                self._host.updates.told(begun, progress.phase)
+            heard = await self._host.bell.wait(heard)
+
+    def _goes_without_luod(self) -> bool:
+        """When luod stops, only what it brings back is waited for: the machine goes without it, and owners come to the
+        next one, to which whoever looks on goes on, too.
+        """
+        return self._stopping and self._host.updates.phase in (Phase.IDLE, Phase.EXECUTING)

@@ -30,6 +30,9 @@ DEADLINE: Final = 30
 STAGE: Final = "stage"
 """The label of a session that says when its watchers are asked: 1 where it is missing, or no number."""
 
+_REASON_MAX: Final = 200
+"""How much of a veto's reason is told, in characters."""
+
 
 class Event(StrEnum):
     """What a watcher is told."""
@@ -302,7 +305,7 @@ class Updates:
             each = None if update is None or update.number != number else update.of(secret)
             if each is None or each.answer is Answer.NOT_ASKED or self._phase is not Phase.PREPARING:
                 raise NoUpdate
-            each.answer, each.reason = (Answer.READY, "") if veto is None else (Answer.VETO, veto)
+            each.answer, each.reason = (Answer.READY, "") if veto is None else (Answer.VETO, _on_one_line(veto))
         self._changed()
         return each
 
@@ -314,6 +317,11 @@ class Updates:
             if each is not None and self._phase in (Phase.PREPARING, Phase.READY):
                 each.answer = Answer.GONE
         self._changed()
+
+
+def _on_one_line(reason: str) -> str:
+    """A stranger's reason as everybody may be shown it, and the log have it. A veto counts whatever it says."""
+    return "".join(letter if letter.isprintable() else " " for letter in reason[:_REASON_MAX])
 
 
 def participants(watchers: Iterable[Watcher], sessions: Sequence[Session]) -> list[Participant]:

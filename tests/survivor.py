@@ -17,7 +17,10 @@ PLAN_BYTES = 64
 
 
 class Plan:
-    """Where the next luod to come there dies, in memory that all of them share."""
+    """Where the next luod to come there dies, in memory that all of them share.
+
+    `here > there` is the first `there` behind `here`.
+    """
 
     def __init__(self, path):
         if not path.exists():
@@ -36,9 +39,11 @@ class Plan:
         return self._memory[:].rstrip(b"\0").decode()
 
     def passed(self, point):
-        if point == self.point:
-            self.forget()
-            os.kill(os.getpid(), signal.SIGKILL)
+        first, _, then = self.point.partition(" > ")
+        if point == first:
+            self.die_at(then)
+            if not then:
+                os.kill(os.getpid(), signal.SIGKILL)
 
     def close(self):
         self._memory.close()
@@ -121,8 +126,15 @@ def _is_dead(pid):
 
 @contextmanager
 def survivor(device, directory, command=None):
+    with unborn(device, directory, command) as luod:
+        luod.start()
+        yield luod
+
+
+@contextmanager
+def unborn(device, directory, command=None):
+    """One that somebody is to start in the `with` block."""
     luod = Survivor(device, directory, command)
-    luod.start()
     try:
         yield luod
     finally:
@@ -132,7 +144,7 @@ def survivor(device, directory, command=None):
 
 def main(device, directory, plan):
     import luod.sim.client as sim
-    from luod import bag, daemon, store, systemd, transport
+    from luod import bag, daemon, flight, holdings, store, systemd, transport, update
     from luod.config import Config
     from luod.supervisor import Supervisor
 
@@ -144,7 +156,7 @@ def main(device, directory, plan):
 
         def call(*args, **kwargs):
             result = method(*args, **kwargs)
-            passed(point(*args) if callable(point) else point)
+            passed(point(*args, **kwargs) if callable(point) else point)
             return result
 
         setattr(owner, name, call)
@@ -155,6 +167,14 @@ def main(device, directory, plan):
     after(sim.SimSession, "retrieve_fd", "RETRIEVE_FD")
     after(sim.SimSession, "finish", "FINISH")
     after(sim.SimSession, "give_up", "close")
+    after(sim.SimMachine, "load", "KEXEC_LOAD")
+    after(update.Updates, "step", lambda updates, step: f"step: {step}")
+    after(holdings.Holdings, "seal", "seal")
+    after(flight, "process_began", "flight: begun")
+    after(flight, "_retrieve", "flight: retrieved")
+    after(flight, "_history_so_far", "flight: read")
+    after(flight, "_make", "flight: made")
+    after(flight.Recorder, "note", lambda recorder, what, *_, **__: f"note: {what}")
     after(bag.Bag, "put", "bag")
     after(store.Journal, "append", lambda journal, record: f"journal: {record.kind}")
     after(systemd.FdStore, "_send", lambda store, call, message, fds: call)

@@ -2,14 +2,18 @@
 
 import os
 import random
+import threading
+from contextlib import contextmanager, suppress
 
 import pytest
 
 from eventually import within
 from luod.client import Disconnected, connect
 from luod.errors import WireError
+from luod.flight import NAME as FLIGHT
+from luod.sim.image import bzimage
 from memory import content, memfds
-from survivor import survivor
+from survivor import survivor, unborn
 from wanderer import Wanderer, wandering
 
 
@@ -229,6 +233,181 @@ def next_kernel(luod, sim):
     sim.kexec()
     luod.power_off()
     luod.start()
+
+
+# A live update
+
+
+LINE = "liveupdate=on kho=on"
+OLD, NEW = "7.3.4-simulated", "7.4.0-simulated"
+
+LOAD = ["FDSTORE", "journal: kernel", "KEXEC_LOAD", "FDSTOREREMOVE", "BARRIER", "reply"]
+UPDATE = [
+    *("reply", "note: prepare", "step: all are ready", "note: carried", "KEXEC_LOAD", "note: loaded", "note: frozen"),
+    *("seal", "note: sealed", "step: seal", "step: execute", "note: leaving"),
+]
+CARRYING = [f"step: all are ready > {point}" for point in CARRIED_OVER if point != "RETRIEVE_SESSION"]
+RECORDER = [
+    *("flight: read > CREATE_SESSION", "flight: read > PRESERVE_FD", "flight: read > FDSTORE", "flight: made"),
+    "flight: begun",
+]
+RECORDER_AFTER = [
+    *(
+        "flight: retrieved",
+        *RECORDER,
+        "flight: made > FINISH",
+        "flight: made > FDSTOREREMOVE",
+        "flight: made > BARRIER",
+    ),
+    "flight: made > close",
+]
+
+
+def load(luod, release=OLD):
+    with memfds(bzimage(release=release)) as (fd,), connect(luod.socket, patience=0) as client:
+        return client.load_kernel(fd, command_line=LINE)
+
+
+def status(luod):
+    with connect(luod.socket) as client:
+        return client.status()
+
+
+def begin(luod):
+    """Update, until luod ends in it."""
+    with connect(luod.socket) as client, pytest.raises(Disconnected), client.update() as steps:
+        for _ in steps:
+            pass
+
+
+@contextmanager
+def taking_part(luod, told):
+    """Somebody who is always ready; what it was told is added to `told`."""
+
+    def watch():
+        with connect(luod.socket) as client, client.watch(["ram"], participate=True) as events:
+            for event in events:
+                told.append(event.event)
+                if event.event == "prepare":
+                    with suppress(WireError, Disconnected):  # then luod ended in it, or has started anew
+                        client.ready(event)
+                if over.is_set():
+                    return
+
+    over = threading.Event()
+    thread = threading.Thread(target=watch)
+    thread.start()
+    within(20, lambda: "watching" in told)
+    try:
+        yield
+    finally:
+        over.set()
+        luod.upgrade()  # which is an event
+        thread.join()
+
+
+def goes_over(luod, sim, expected, release=OLD):
+    """Whether a live update succeeds now, into that kernel, and everything is there after it."""
+    assert status(luod).image["release"] == release
+    boot = sim.state().boot_id
+    begin(luod)
+    assert sim.state().boot_id != boot
+    luod.power_off()
+    luod.start()
+    assert everything(luod) == expected
+    assert unclear(luod) == []
+
+
+@pytest.mark.parametrize("point", LOAD)
+def test_a_kill_at_any_point_of_a_load_leaves_one_kernel_that_can_be_gone_into(luod, sim, point):
+    with connect(luod.socket) as owner:
+        set_up(owner)
+    load(luod)
+    entries = status(luod).fd_store["entries"]
+
+    def again():
+        with pytest.raises(Disconnected):
+            load(luod, NEW)
+
+    killed_at(luod, point, again)
+    after = status(luod)
+    assert (after.fd_store["entries"], after.fd_store["unclear"]) == (entries, [])
+    goes_over(luod, sim, BEFORE, after.image["release"])
+
+
+@pytest.mark.parametrize("point", UPDATE)
+def test_a_kill_at_any_point_of_a_live_update_leaves_all_as_it_was(luod, sim, point):
+    told = []
+    with connect(luod.socket) as owner:
+        set_up(owner)
+    load(luod)
+    entries = status(luod).fd_store["entries"]
+    with taking_part(luod, told):
+        killed_at(luod, point, lambda: begin(luod))
+        within(20, lambda: told[-1] == "watching")
+        after = status(luod)
+        assert (after.phase, after.fd_store["unclear"]) == ("idle", [])
+        assert everything(luod) == BEFORE
+        within(20, lambda: status(luod).fd_store["entries"] == entries)
+        with connect(luod.socket) as owner:
+            preserve(owner, "ram", {9: b"nine"})
+        goes_over(luod, sim, BEFORE | {"ram": BEFORE["ram"] | {9: b"nine"}})
+
+
+@pytest.mark.parametrize("point", CARRYING)
+def test_a_kill_at_any_point_of_carrying_over_in_a_live_update_loses_nothing(luod, sim, point):
+    with connect(luod.socket) as owner:
+        set_up(owner)
+    next_kernel(luod, sim)
+    load(luod)
+    killed_at(luod, point, lambda: begin(luod))
+    assert unclear(luod) == []
+    goes_over(luod, sim, BEFORE)
+
+
+def recorders(sim):
+    """The sessions in which the kernel has a flight recorder's memory, and which way they go."""
+    return [(session.direction, len(session.files)) for session in sim.state().sessions if session.name == FLIGHT]
+
+
+def dies_as_it_begins(luod, point):
+    """Have the luod that is about to start die in what it does once it serves."""
+    luod.plan.die_at(point)
+    luod.start()
+    within(20, lambda: luod.plan.point == "")
+    assert status(luod).fd_store["unclear"] == []
+
+
+@pytest.mark.parametrize("point", RECORDER)
+def test_a_kill_at_any_point_of_the_first_flight_recorder_leaves_one(sim, tmp_path, point):
+    with unborn(sim.path, tmp_path / "luod") as luod:
+        dies_as_it_begins(luod, point)
+        assert recorders(sim) == [("outgoing", 1)]
+        status(luod)
+        before = status(luod).fd_store["entries"]
+        load(luod)
+        begin(luod)
+        luod.power_off()
+        luod.start()
+        with connect(luod.socket) as client:
+            assert client.timeline().generations == [1]
+        assert status(luod).fd_store["entries"] == before
+
+
+@pytest.mark.parametrize("point", RECORDER_AFTER)
+def test_a_kill_at_any_point_of_the_flight_recorder_after_a_live_update_loses_nothing_of_it(luod, sim, point):
+    status(luod)
+    before = status(luod).fd_store["entries"]
+    load(luod)
+    begin(luod)
+    luod.power_off()
+    dies_as_it_begins(luod, point)
+    with connect(luod.socket) as client:
+        timeline = client.timeline()
+    assert timeline.generations == [1]
+    assert {"prepare", "leaving", "kernel", "serving"} <= {event["what"] for event in timeline.events}
+    assert recorders(sim) == [("outgoing", 1)]
+    assert status(luod).fd_store["entries"] == before
 
 
 # At any moment, under load

@@ -201,6 +201,27 @@ async def seen(host):
         return await anext(aiter(steps))
 
 
+async def test_whoever_looks_on_is_not_told_of_each_owner_that_comes_back(host):
+    names = [f"ram{number}" for number in range(60)]
+    for name in names:
+        await preserve(host, name, b"one")
+    await host.kexec()
+    told = []
+    async with trio.open_nursery() as nursery, host.client() as luod:
+
+        async def look_on():
+            async with host.client() as other, other.follow() as steps:
+                async for step in steps:
+                    told.append(step)  # noqa: PERF401 - it is looked at meanwhile
+
+        nursery.start_soon(look_on)
+        await eventually(lambda: told)
+        for name in names:
+            await luod.finish(name, rearm=True)
+    assert (told[0].phase, told[-1].phase) == ("restoring", "idle")
+    assert len(told) < len(names)
+
+
 async def test_stages_are_asked_one_after_the_other(host):
     await preserve(host, "vm", b"one", stage="1")
     await preserve(host, "disk", b"two", stage="2")

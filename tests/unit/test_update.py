@@ -67,6 +67,15 @@ def test_there_is_one_at_a_time(updates):
     assert begun(updates).number > first.number
 
 
+def test_of_a_veto_only_so_much_is_told_as_a_line_has_room_for(updates):
+    taker = Taker()
+    update = begun(updates, taker)
+    updates.answer(ALICE, update.number, taker.secret, "\x1b[2Jno\n<3>luod: " + "A" * 900_000)
+    [said] = updates.progress().waiting
+    assert said.startswith("qemu: refused,  [2Jno <3>luod: AAA")
+    assert len(said) < 250
+
+
 def test_one_that_is_over_at_once_is_still_whose_it_was():
     def off():
         if updates.current is not None:
