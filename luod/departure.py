@@ -22,7 +22,7 @@ from luod.interface.update import Outcome
 from luod.kernel.api import KernelError
 from luod.lifecycle import Phase, State, Step, Unready, Via
 from luod.means import Means
-from luod.pause import freeze, thaw
+from luod.pause import at_work, freeze, thaw
 from luod.preflight import all_is_lost, checks
 from luod.update import Answer, LiveUpdate, Participant, Updates, Watcher, covers, participants
 
@@ -108,6 +108,7 @@ class Departures:
         await _in_thread(lambda: means.next_kernel.load_again(expecting=not all_is_lost(facts)))
         means.recorder.note("loaded")
         await self._require_good(update)
+        self._require_still_there(update)
         async with AsyncExitStack() as undo:
             if update.via is Via.DIRECT:
                 self._hasty.set()
@@ -193,6 +194,12 @@ class Departures:
                 return
             heard = await self._bell.wait(heard)
 
+    def _require_still_there(self, update: LiveUpdate) -> None:
+        """Raises UpdateAborted where somebody was ready and has gone since, and it doesn't go on without them."""
+        gone = [each for each in update.participants if each.answer is Answer.GONE]
+        if gone and not _goes_on_without(update, gone):
+            raise errors.UpdateAborted("; ".join(map(str, gone)))
+
     # What is undone where it doesn't come to the reboot
 
     @asynccontextmanager
@@ -210,7 +217,7 @@ class Departures:
     async def _paused(self, update: LiveUpdate) -> AsyncIterator[None]:
         """Freeze the units of those owners who aren't ready themselves."""
         ready = [each.watcher for each in update.participants if each.answer is Answer.READY]
-        units = await _in_thread(lambda: sorted(set(self._to_pause(ready))))
+        units = await _in_thread(lambda: at_work(self._to_pause(ready)))
         try:
             if units:
                 self._updates.go_on(f"paused: {', '.join(units)}")

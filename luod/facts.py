@@ -16,6 +16,7 @@ from luod.kernel.shared import SharedKernel
 from luod.lifecycle import Via
 from luod.manifest import Session
 from luod.next_kernel import NextKernel
+from luod.pause import at_work
 from luod.sealed import Loaded
 from luod.systemd import KEXEC_SERVICE, CantAsk, FdStore, shown, systemd_runs, unit_of
 
@@ -126,7 +127,7 @@ def gather(via: Via, sources: Sources) -> Facts:
         exitrd=(sources.root / EXITRD).exists(),
         entries=len(sources.fd_store),
         most=sources.fd_store.most,
-        unpausable=_unpausable(to_pause) if via is Via.DIRECT else {},
+        unpausable=_unpausable(at_work(to_pause)) if via is Via.DIRECT else {},
         stores=_stores_of(sources.other_stores) if real and via is Via.DIRECT else {},
     )
 
@@ -182,18 +183,17 @@ def _can_go_at_once() -> bool:
         return False
 
 
-def _unpausable(units: Iterable[str]) -> dict[str, str]:
+def _unpausable(units: Sequence[str]) -> dict[str, str]:
     """Which of these systemd can't pause, and why."""
-    wanted = sorted(units)
-    if not wanted:
+    if not units:
         return {}
     if not systemd_runs():
-        return dict.fromkeys(wanted, "there is no systemd")
+        return dict.fromkeys(units, "there is no systemd")
     try:
-        can = {unit.get("Id"): unit.get("CanFreeze") for unit in shown(["Id", "CanFreeze"], *wanted)}
+        can = {unit.get("Id"): unit.get("CanFreeze") for unit in shown(["Id", "CanFreeze"], *units)}
     except CantAsk as error:
-        return dict.fromkeys(wanted, str(error))
-    return {unit: "it is no unit of systemd's that can be" for unit in wanted if can.get(unit) != "yes"}
+        return dict.fromkeys(units, str(error))
+    return {unit: "it is no unit of systemd's that can be" for unit in units if can.get(unit) != "yes"}
 
 
 def _stores_of(other_stores: Callable[[], Mapping[str, int]]) -> Mapping[str, int] | NotKnown:

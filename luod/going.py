@@ -162,5 +162,5 @@ def _through_systemd(machine: Machine) -> None:
     deadline = time.monotonic() + DELAY
     while not machine_is_going_down():
         if time.monotonic() > deadline:
-            raise CameBack(f"logind has agreed to it, and PID 1 hasn't begun for {DELAY:g} s")
+            raise CameBack(f"logind has agreed to it, and PID 1 hasn't begun for {DELAY:g} s; it still may")
         time.sleep(_PAUSE)

@@ -24,6 +24,20 @@ NEVER: Final = frozenset({"init.scope", "dbus.service", "dbus-broker.service", S
 _FAILED: Final = re.compile(r"^Failed to .*unit (\S+): (.*)$", re.MULTILINE)
 
 
+def at_work(units: Iterable[str]) -> list[str]:
+    """Those of these in which anything may run. An owner may have stopped since: nobody writes there."""
+    wanted = sorted(set(units))
+    if not wanted or not systemd_runs():
+        return wanted
+    try:
+        states = {
+            unit["Id"]: unit.get("ActiveState") for unit in shown(["Id", "ActiveState"], *wanted, patience=PATIENCE)
+        }
+    except CantAsk:
+        return wanted
+    return [unit for unit in wanted if states.get(unit) not in ("inactive", "failed")]
+
+
 def freeze(units: Iterable[str], runtime_directory: Path) -> dict[str, str]:
     """Pause all of these. Which of them are not, and why; what is paused then still is.
 

@@ -304,8 +304,8 @@ def _incoming(facts: Facts) -> _Found:
 def _owners(facts: Facts) -> _Found:
     if facts.via is Via.SYSTEMD:
         return _good("systemd stops the owners of sessions in their order")
-    left = [session for session in facts.sessions if session.state is State.OUTGOING and session.id not in facts.asked]
-    free = [session for session in left if session.unit is None]
+    left = [each for each in facts.sessions if each.state is not State.LOST and each.id not in facts.asked]
+    free = [session for session in left if session.unit is None and session.state is State.OUTGOING]
     stuck = [session for session in left if session.unit in facts.unpausable]
     if not free and not stuck:
         return _good("all owners of sessions are asked, or paused")
@@ -317,7 +317,10 @@ def _owners(facts: Facts) -> _Found:
     if stuck:
         units = {session.unit: facts.unpausable[session.unit] for session in stuck if session.unit is not None}
         said.append("; ".join(f"{unit} can't be paused: {why}" for unit, why in units.items()))
-    return _doubtful("; ".join(said), "have them take part (Watch with participate), or luoctl update --via systemd")
+        said.append("which ends the update")
+    without = ", or --unready proceed" if stuck else ""
+    remedy = f"have them take part (Watch with participate), or luoctl update --via systemd{without}"
+    return _doubtful("; ".join(said), remedy)
 
 
 def _stores(facts: Facts) -> _Found:

@@ -310,11 +310,11 @@ class Updates:
         return each
 
     def leave(self, watcher: Watcher) -> None:
-        """A watcher goes. Who takes part and has gone isn't ready."""
+        """A watcher goes. Who takes part and has gone isn't ready, as long as the machine could stay for it."""
         self.watchers.remove(watcher)
         with self._lock:
             each = None if self._current is None else self._current.of(watcher.secret)
-            if each is not None and self._phase is Phase.PREPARING:
+            if each is not None and self._phase in (Phase.PREPARING, Phase.READY):
                 each.answer = Answer.GONE
         self._changed()
 

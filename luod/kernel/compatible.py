@@ -61,11 +61,6 @@ class Abi:
     handlers: frozenset[str] = frozenset()
     """Of file handlers and FLBs that are built in."""
 
-    def unknown_to(self, other: "Abi") -> list[str]:
-        """What this kernel may hand over and the other one couldn't read, sorted."""
-        ours, theirs = (abi.kho | abi.luo | abi.handlers for abi in (self, other))
-        return sorted(ours - theirs)
-
 
 @dataclass(frozen=True)
 class Traits:

@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 import trio
+import trio.lowlevel
 
 from daemon.conftest import Host
 from eventually import eventually
@@ -332,6 +333,24 @@ async def test_who_goes_away_while_it_is_waited_for_is_named_at_once(host):
             await goes.asked()
             await stays.ready()
     assert said[0].endswith(": went away")
+    await all_is_as_before(host, "ram", b"one")
+
+
+async def test_who_was_ready_and_goes_away_before_the_machine_does_is_named(host):
+    await preserve(host, "ram", b"one")
+    await host.load()
+    host.control.delay(Call.KEXEC_LOAD, 1)
+    said = []
+
+    async def fail():
+        said.append((await refused(host, errors.UpdateAborted)).reason)
+
+    async with trio.open_nursery() as nursery, Taker(host).takes_part() as one:
+        nursery.start_soon(fail)
+        await one.ready()
+        while (await seen(host)).phase == "preparing":
+            await trio.lowlevel.checkpoint()
+    assert said[0].endswith(" for ram: went away")
     await all_is_as_before(host, "ram", b"one")
 
 

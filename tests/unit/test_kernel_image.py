@@ -151,15 +151,6 @@ def test_nothing_is_missed_where_one_piece_ends_and_the_next_begins(packing):
         assert image.abi.handlers == (ABI.handlers if before % 8 == 0 else set())
 
 
-def test_a_kernel_reads_what_it_has_the_names_of():
-    older = Abi(frozenset({"kho-v4"}), frozenset({"luo-v1", "luo-session-v2"}), frozenset({"memfd-v2"}))
-    newer = Abi(frozenset({"kho-v4"}), frozenset({"luo-v5"}), frozenset({"memfd-v2", "vfio-pci-v1"}))
-    assert older.unknown_to(older) == newer.unknown_to(newer) == []
-    assert older.unknown_to(newer) == ["luo-session-v2", "luo-v1"]
-    assert newer.unknown_to(older) == ["luo-v5", "vfio-pci-v1"]
-    assert newer.unknown_to(Abi()) == ["kho-v4", "luo-v5", "memfd-v2", "vfio-pci-v1"]
-
-
 # What is refused
 
 

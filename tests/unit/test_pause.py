@@ -17,7 +17,9 @@ case $verb in
 show)
     shift
     for unit in $*; do
-        printf 'Id=%s\\nFreezerState=%s\\n\\n' "$unit" "$(cat "$unit" 2>/dev/null || echo running)"
+        [ -e "$unit" ] && is=active || is=inactive
+        printf 'Id=%s\\nActiveState=%s\\n' "$unit" "$is"
+        printf 'FreezerState=%s\\n\\n' "$(cat "$unit" 2>/dev/null || echo running)"
     done ;;
 freeze | thaw)
     for unit; do
@@ -102,6 +104,19 @@ def test_what_can_not_be_paused_is_named_with_the_reason(manager, directory):
     failures = pause.freeze(["a.service", "b.service", "none.service"], directory)
     assert failures == {"b.service": "it is stuck", "none.service": "Unit none.service not loaded."}
     assert manager.state("a") == "frozen"
+
+
+def test_where_nothing_runs_there_is_nothing_to_pause(manager):
+    manager.has(b="running", a="frozen")
+    assert pause.at_work(["b.service", "none.service", "a.service", "b.service"]) == ["a.service", "b.service"]
+    assert pause.at_work([]) == []
+
+
+def test_where_systemd_does_not_tell_everything_may_run(manager, tmp_path, monkeypatch):
+    manager.script("#!/bin/sh\nexit 1\n")
+    assert pause.at_work(["none.service"]) == ["none.service"]
+    monkeypatch.setattr(systemd, "_SYSTEMD_RUNS", tmp_path / "nowhere")
+    assert pause.at_work(["none.service"]) == ["none.service"]
 
 
 def test_what_luod_needs_itself_and_what_is_no_service_is_not_even_asked_for(manager, directory):

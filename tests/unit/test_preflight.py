@@ -169,6 +169,17 @@ DOUBTS = [
         "x.scope can't be paused: it is away",
         "take part",
     ),
+    (
+        "owners",
+        replace(
+            DIRECT,
+            asked=frozenset(),
+            sessions=[a_session(state=State.CARRIED, unit="x.scope")],
+            unpausable={"x.scope": "it is away"},
+        ),
+        "it is away; which ends the update",
+        "or --unready proceed",
+    ),
 ]
 
 PASSES = [
@@ -360,6 +371,7 @@ END
 ;;
 *LoadState*) echo LoadState=loaded ;;
 *CanFreeze*) printf 'Id=vm.service\\nCanFreeze=yes\\n\\nId=app.scope\\nCanFreeze=no\\n' ;;
+*ActiveState*) printf 'Id=vm.service\\nActiveState=active\\n\\nId=over.scope\\nActiveState=inactive\\n' ;;
 *) exit 1 ;;
 esac
 """
@@ -405,13 +417,14 @@ def test_an_exitrd_is_seen(sources, tmp_path):
 
 
 @pytest.mark.usefixtures("systemctl")
-def test_units_that_systemd_cannot_pause_are_named(kept_machine, sources, monkeypatch):
+def test_units_that_systemd_cannot_pause_are_named_unless_nothing_runs_there(kept_machine, sources, monkeypatch):
     sessions = [
         a_session(0, unit="vm.service"),
         a_session(1, unit="app.scope"),
         a_session(2, unit="gone.scope"),
         a_session(3, name="asked", unit="app2.scope"),
         a_session(4),
+        a_session(5, unit="over.scope"),
     ]
     monkeypatch.setattr(kept_machine.custodian, "sessions", lambda: sessions)
     facts = unit_facts(sources, Via.DIRECT)

@@ -149,6 +149,18 @@ def test_who_goes_away_is_not_ready_even_if_it_was(updates):
         updates.answer(ALICE, update.number, one.secret)
 
 
+def test_who_goes_away_once_all_are_ready_is_not_ready_until_nobody_can_change_anything(updates):
+    early, late = Taker(), Taker()
+    update = begun(updates, early, late)
+    for each in (early, late):
+        updates.answer(ALICE, update.number, each.secret)
+    updates.step(Step.ALL_READY)
+    updates.leave(early)
+    updates.step(Step.SEAL)
+    updates.leave(late)
+    assert [each.answer for each in update.participants] == [Answer.GONE, Answer.READY]
+
+
 def test_an_abort_is_felt_at_the_next_step_and_everybody_asked_is_told(updates):
     one, gone = Taker(), Taker()
     update = begun(updates, one, gone)

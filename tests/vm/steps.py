@@ -6,10 +6,10 @@ from vm.guest import clients
 
 LUOD = ["python3", "-m", "luod"]
 SAID = re.compile(
-    r"luod: (listening on|this boot can't give anything back:|letting go of|live update \d+) "
+    r"luod: (listening on|this boot can't give anything back:|letting go of|carried session|live update \d+) "
     r"|luod supervise: (luod \(process \d+\) was ended by signal 9|letting go of) "
 )
-"""What luod and its supervisor say of a start, of a stop, of a live update and of a test's SIGKILL; all else would be a
+"""What luod and its supervisor say of a start, a stop, a live update and a test's SIGKILL; all else would be a
 warning."""
 
 KILL_LUOD = [

@@ -2,7 +2,7 @@
 
 import pytest
 
-from luod.ctl.units import KEXEC
+from luod.systemd import KEXEC_SERVICE
 from vm import systemd
 from vm.guest import clients, kexec, leaving, services
 from vm.machine import KERNELS
@@ -100,7 +100,7 @@ def test_luod_has_systemd_go(service):
 
 def test_what_was_killed_half_way_is_undone_by_systemd(service):
     service.run("mount", "-o", "remount,rw", "/opt/luod")
-    service.call(services.write, path=f"/run/systemd/system/{KEXEC}.d/dies.conf", text=leaving.DROP_IN)
+    service.call(services.write, path=f"/run/systemd/system/{KEXEC_SERVICE}.d/dies.conf", text=leaving.DROP_IN)
     service.run("systemctl", "daemon-reload")
     told = sandboxed(service, "try_to_go")
     assert told["reason"] == "the last steps were ended half-way (signal, killed, KILL)"

@@ -3,7 +3,7 @@
 import json
 import time
 
-from luod.ctl.units import KEXEC
+from luod.systemd import KEXEC_SERVICE
 from vm import systemd
 from vm.guest import services, takers
 from vm.machine import KERNELS
@@ -47,18 +47,18 @@ def begin(vm, *words):
     return vm.start(LUOCTL, "update", *words)
 
 
-def is_in(vm, updating, phase):
-    """Wait until luoctl says that it is in this phase; when that was, by the host's clock in seconds.
+def says(vm, running, text):
+    """Wait until luoctl says something; when that was, by the host's clock in seconds.
 
     A machine that is already gone may have kept it to itself.
     """
     boots = len(vm.boots)
 
     def said():
-        return any(line[10:].startswith(phase) for line in updating.lines["stdout"])
+        return any(text in line for line in running.lines["stdout"])
 
-    vm.wait(lambda: said() or updating.over or len(vm.boots) > boots, f"the phase {phase}")
-    assert said() or len(vm.boots) > boots, updating.said()
+    vm.wait(lambda: said() or running.over or len(vm.boots) > boots, f"{running} to say {text!r}")
+    assert said() or len(vm.boots) > boots, running.said()
     return time.monotonic()
 
 
@@ -148,7 +148,7 @@ def is_told(vm, taking, event, times=1):
 
 def last_steps(vm, settings):
     """Have other settings in the unit that does the last steps; those that it comes with, where there are none."""
-    place = f"/run/systemd/system/{KEXEC}.d"
+    place = f"/run/systemd/system/{KEXEC_SERVICE}.d"
     if settings:
         vm.call(services.write, path=f"{place}/test.conf", text=f"[Service]\n{settings}\n")
     else:
