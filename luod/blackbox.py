@@ -160,7 +160,7 @@ class History:
                     self.add(generation, event)
                 case _:
                     raise Unreadable("it has a record that this luod doesn't know")
-        except ValueError:
+        except (ValueError, RecursionError):
             raise Unreadable("it has a record that is no JSON") from None
 
 

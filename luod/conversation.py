@@ -19,7 +19,7 @@ from luod.bell import Bell
 from luod.fds import FdBundle
 from luod.interface import custody, update
 from luod.kernel.api import KernelError
-from luod.lifecycle import Phase
+from luod.lifecycle import Phase, Via
 from luod.methods import Methods, Request
 from luod.operations import Operations
 from luod.policy import Policy
@@ -414,7 +414,10 @@ class Conversation:
             heard = await self._host.bell.wait(heard)
 
     def _goes_without_luod(self) -> bool:
-        """When luod stops, only what it brings back is waited for: the machine goes without it, and owners come to the
-        next one, to which whoever looks on goes on, too.
+        """When luod stops, only what it brings back is waited for, or goes by itself: PID 1 goes without it, and owners
+        come to the next one, to which whoever looks on goes on, too.
         """
-        return self._stopping and self._host.updates.phase in (Phase.IDLE, Phase.EXECUTING)
+        current = self._host.updates.current
+        return self._stopping and (
+            current is None or (self._host.updates.phase is Phase.EXECUTING and current.via is Via.SYSTEMD)
+        )

@@ -1,5 +1,6 @@
 """luoctl update, luoctl abort: a live update, from the first check until the machine is on its way."""
 
+import json
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -97,16 +98,29 @@ def update_command(
 @click.argument("reason", required=False)
 @click.pass_obj
 def abort_command(options: Options, *, reason: str | None) -> None:
-    """Bring everything back from a live update that is being prepared, and tell everyone REASON. With --json: {}."""
-    with luod_at(options) as luod:
+    """Bring everything back from a live update that is being prepared, and tell everyone REASON.
+
+    It waits until that is done: what luod is at must come to its end. With --json: {}.
+    """
+    with luod_at(options) as luod, luod.follow() as steps:
         try:
             luod.abort_update(reason)
         except UpdateInProgress:
             raise Failed(f"{_NO_WAY_BACK}: {_ON_ITS_WAY}") from None
+        _wait_until_over(steps)
     if options.json:
         print_json({})
     else:
         print_line(f"aborted: {_AS_BEFORE}")
+
+
+def _wait_until_over(steps: "Iterator[Progress]") -> None:
+    """Until the live update that goes on is over, or another one goes on."""
+    number = None
+    for progress in steps:
+        number = progress.update if number is None else number
+        if progress.phase not in _PHASES or progress.update != number:
+            return
 
 
 # Before it
@@ -158,7 +172,7 @@ def _say_why(checks: "Sequence[Check]", options: Options) -> None:
     """Show what doesn't pass."""
     troubled = [check for check in checks if check.outcome != "pass"]
     if options.json:
-        print_json({"checks": [check.wire() for check in troubled]})
+        print_line(json.dumps({"checks": [check.wire() for check in troubled]}))  # a line, as all before it
     elif troubled:
         show(*report(troubled))
 

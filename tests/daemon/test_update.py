@@ -560,6 +560,25 @@ async def test_who_waits_for_owners_does_not_hold_up_the_end_of_luod_and_goes_on
     assert said[-1].phase == "idle"
 
 
+async def test_a_luod_that_is_stopped_while_it_goes_at_once_says_what_comes_of_it(host):
+    await preserve(host, "ram", b"one")
+    await host.load()
+    host.control.delay(Call.KEXEC, 0.5)
+    host.control.fault(Call.KEXEC, errno.EBUSY)
+    said = []
+
+    async def stop():
+        await eventually(lambda: said and said[-1].phase == "executing")
+        await host.shut_down()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stop)
+        with pytest.raises(errors.UpdateAborted, match="EBUSY"):
+            await host.begin(said)
+    await host.boot()
+    await all_is_as_before(host, "ram", b"one")
+
+
 async def test_a_luod_that_was_restarted_still_has_the_next_kernel(host):
     await preserve(host, "ram", b"one")
     await host.load()

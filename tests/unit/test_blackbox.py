@@ -216,10 +216,20 @@ def test_a_box_that_was_never_begun_is_not_read():
         BlackBox.open(memory)
 
 
-@pytest.mark.parametrize("payload", [b"no JSON", b"[1]", b'[1, {"what": "x"}]', b'[1, {"what": 1, "usec": 1}]', b"1"])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"no JSON",
+        b"[1]",
+        b'[1, {"what": "x"}]',
+        b'[1, {"what": 1, "usec": 1}]',
+        b"1",
+        pytest.param(b"[" * 50_000, id="deep"),
+    ],
+)
 def test_a_record_that_makes_no_sense_is_not_read(payload):
-    memory, _, box = a_box()
-    box.append(payload)
+    memory, _, box = a_box(BYTES)
+    assert box.append(payload)
     with pytest.raises(Unreadable, match="a record that"):
         BlackBox.open(memory)
 

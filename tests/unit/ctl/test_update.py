@@ -206,8 +206,8 @@ def test_a_check_that_fails_is_shown_with_what_to_do(luoctl, scripted):
         ["A", "live"],
         ["ram", "of"],
     ]
-    shown = luoctl("update", "--json").json["checks"]
-    assert [check["name"] for check in shown] == ["abi", "owners"]
+    [line] = luoctl("update", "--json").out.splitlines()
+    assert [check["name"] for check in json.loads(line)["checks"]] == ["abi", "owners"]
 
 
 def test_force_asks_and_says_what_will_be_lost(scripted):
@@ -344,10 +344,28 @@ def test_ctrl_c_once_more_doesn_t_wait(scripted):
 
 
 def test_abort_tells_luod_why(luoctl, scripted):
-    luod = scripted(Abort={})
+    luod = scripted(Abort={}, Follow=progress("idle"))
     assert luoctl("abort", "a guest is migrating").out == "aborted: everything is as before\n"
     assert luoctl("abort", "--json").json == {}
-    assert luod.asked == [("Abort", {"reason": "a guest is migrating"}), ("Abort", {})]
+    asked = [what for what in luod.asked if what[0] == "Abort"]
+    assert asked == [("Abort", {"reason": "a guest is migrating"}), ("Abort", {})]
+
+
+def test_abort_says_so_only_when_everything_is_as_before(scripted):
+    is_off, followed = threading.Event(), threading.Event()
+
+    def follow(conversation, parameters):
+        conversation.says(progress("ready"))
+        followed.set()
+        is_off.wait(30)
+        conversation.says(progress("restoring"))
+
+    scripted(Abort={}, Follow=follow)
+    with subprocess.Popen([*LUOCTL, "abort"], stdout=subprocess.PIPE, text=True) as luoctl:
+        assert followed.wait(30)
+        assert luoctl.poll() is None
+        is_off.set()
+        assert luoctl.communicate()[0] == "aborted: everything is as before\n"
 
 
 @pytest.mark.parametrize(
