@@ -16,7 +16,7 @@ from luod.kernel.shared import SharedKernel
 from luod.lifecycle import Via
 from luod.manifest import Session
 from luod.next_kernel import NextKernel
-from luod.pause import at_work
+from luod.pause import at_work, why_never
 from luod.sealed import Loaded
 from luod.systemd import KEXEC_SERVICE, CantAsk, FdStore, shown, systemd_runs, unit_of
 
@@ -184,16 +184,16 @@ def _can_go_at_once() -> bool:
 
 
 def _unpausable(units: Sequence[str]) -> dict[str, str]:
-    """Which of these systemd can't pause, and why."""
-    if not units:
-        return {}
-    if not systemd_runs():
-        return dict.fromkeys(units, "there is no systemd")
+    """Which of these can't be paused, and why."""
+    never = {unit: why for unit in units if (why := why_never(unit))}
+    wanted = [unit for unit in units if unit not in never]
+    if not wanted:
+        return never
     try:
-        can = {unit.get("Id"): unit.get("CanFreeze") for unit in shown(["Id", "CanFreeze"], *units)}
+        can = {unit.get("Id"): unit.get("CanFreeze") for unit in shown(["Id", "CanFreeze"], *wanted)}
     except CantAsk as error:
-        return dict.fromkeys(units, str(error))
-    return {unit: "it is no unit of systemd's that can be" for unit in units if can.get(unit) != "yes"}
+        return never | dict.fromkeys(wanted, str(error))
+    return never | {unit: "it is no unit of systemd's that can be" for unit in wanted if can.get(unit) != "yes"}
 
 
 def _stores_of(other_stores: Callable[[], Mapping[str, int]]) -> Mapping[str, int] | NotKnown:

@@ -26,7 +26,7 @@ from luod.kernel.api import KernelError
 from luod.kernel.running import RunningKernel
 from luod.leave import CAME_BACK, LEAVING
 from luod.lifecycle import Via
-from luod.systemd import KEXEC_SERVICE, CantAsk, machine_is_going_down, systemctl, systemd_runs
+from luod.systemd import KEXEC_SERVICE, CantAsk, NoAnswer, shutdown_has_begun, systemctl, systemd_runs
 
 PATIENCE: Final = 150.0
 """How long the last steps may take, in seconds; the unit has its own, shorter limit. Much to write takes long."""
@@ -137,7 +137,10 @@ def _run(directory: Path, *words: str) -> str:
         _, said = child.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         child.kill()
-        _, said = child.communicate(timeout=_KILLED)
+        try:
+            _, said = child.communicate(timeout=_KILLED)
+        except subprocess.TimeoutExpired:  # a disk holds it up
+            return "luod kexec doesn't end"
     return said.strip() or f"luod kexec ended with status {child.returncode}"
 
 
@@ -153,14 +156,15 @@ def _through_systemd(machine: Machine) -> None:
         raise CameBack("no kernel is loaded")
     try:
         said = systemctl("kexec")
+    except NoAnswer:
+        pass  # it may go all the same
     except CantAsk as error:
-        if not machine_is_going_down():
-            raise CameBack(str(error)) from None
-        return
-    if said.status:
-        raise CameBack(f"systemctl kexec: {said.err.strip()}")
+        raise CameBack(str(error)) from None
+    else:
+        if said.status:
+            raise CameBack(f"systemctl kexec: {said.err.strip()}")
     deadline = time.monotonic() + DELAY
-    while not machine_is_going_down():
+    while not shutdown_has_begun():
         if time.monotonic() > deadline:
-            raise CameBack(f"logind has agreed to it, and PID 1 hasn't begun for {DELAY:g} s; it still may")
+            raise CameBack(f"PID 1 was asked, and hasn't begun for {DELAY:g} s; it still may")
         time.sleep(_PAUSE)

@@ -108,8 +108,8 @@ ALLOWED: Final[dict[Request, Allowed]] = {
     Request.CLAIM: _allowed(State.OUTGOING, State.INCOMING, mode=Mode.DELEGATED),
 }
 
-CHANGING: Final = frozenset({Request.PRESERVE, Request.UNPRESERVE, Request.FINISH, Request.REARM, Request.DISCARD})
-"""What an owner can't do, as he can't create, once everything is sealed for a live update."""
+CHANGING: Final = frozenset(Request) - {Request.RETRIEVE, Request.CLAIM}
+"""What can't be done, as nothing can be created, once everything is sealed for a live update."""
 
 
 # A live update

@@ -44,7 +44,7 @@ def freeze(units: Iterable[str], runtime_directory: Path) -> dict[str, str]:
     Some that are not may be half-way there: whoever doesn't go on without them lets all go on, by `thaw`.
     """
     wanted = list(dict.fromkeys(units))
-    failures = {unit: why for unit in wanted if (why := _why_never(unit))}
+    failures = {unit: why for unit in wanted if (why := why_never(unit))}
     possible = [unit for unit in wanted if unit not in failures]
     if not possible:
         return failures
@@ -69,7 +69,8 @@ def thaw(runtime_directory: Path) -> dict[str, str]:
     return failures
 
 
-def _why_never(unit: str) -> str | None:
+def why_never(unit: str) -> str | None:
+    """Why a unit isn't paused, whatever systemd could do; None where it may be."""
     if unit in NEVER or unit == unit_of(os.getpid()):
         return "luod itself needs it"
     if not unit.endswith((".service", ".scope")):

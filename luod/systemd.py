@@ -274,6 +274,10 @@ class CantAsk(LuodError):
     """systemd can't be asked. The text says why."""
 
 
+class NoAnswer(CantAsk):
+    """It was asked, and may do all the same what it was asked for."""
+
+
 class Said(NamedTuple):
     """What systemctl, or systemd-analyze, said."""
 
@@ -301,7 +305,7 @@ def _ask(program: str, options: Sequence[str], words: Sequence[str], patience: f
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=patience
         )
     except subprocess.TimeoutExpired:
-        raise CantAsk(f"{program} {words[0]}: no answer for {patience:g} s") from None
+        raise NoAnswer(f"{program} {words[0]}: no answer for {patience:g} s") from None
     except OSError as error:
         raise CantAsk(f"{program} can't be run: {error.strerror}") from None
     return Said(ran.returncode, ran.stdout, ran.stderr)
@@ -319,11 +323,18 @@ def machine_is_going_down() -> bool:
     """Whether a SIGTERM is that of a shutdown. Where systemd isn't there to tell, any may be."""
     if not systemd_runs():
         return True
+    begun = shutdown_has_begun()
+    if begun is None:
+        log.warning("systemd can't be asked whether the machine is going down, so it may be")
+    return begun is not False
+
+
+def shutdown_has_begun() -> bool | None:
+    """Whether PID 1 stops everything. None where it doesn't say."""
     try:
         said = systemctl("is-system-running")
-    except CantAsk as error:
-        log.warning("systemd can't be asked whether the machine is going down, so it may be: %s", error)
-        return True
+    except CantAsk:
+        return None
     return said.out.strip() == "stopping"
 
 

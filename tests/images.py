@@ -73,7 +73,7 @@ def _lz4(data):
 
 
 _PACK = {
-    Packing.GZIP: gzip.compress,
+    Packing.GZIP: lambda data: gzip.compress(data, mtime=0),
     Packing.BZIP2: bz2.compress,
     Packing.LZMA: lambda data: lzma.compress(data, lzma.FORMAT_ALONE),
     Packing.XZ: lambda data: lzma.compress(data, lzma.FORMAT_XZ, lzma.CHECK_CRC32),

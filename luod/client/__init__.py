@@ -10,10 +10,12 @@ What a call finds done then counts as done by it.
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
+from luod.client.asking import HasFileno
 from luod.client.blocking import Client, connect
 from luod.client.exchange import PATIENCE, Answer
 from luod.client.failures import BadReply, ClientError, Disconnected, NotRunning, RemoteError
-from luod.client.requests import Check, Event, HasFileno, Progress, Timeline, ToPreserve
+from luod.client.operators import Check, Progress, Timeline
+from luod.client.requests import Event, ToPreserve
 from luod.errors import LuodError, RestoreUnavailable, SessionLost, SessionNotFound
 from luod.fds import OwnedFd
 from luod.interface.custody import File, Session

@@ -8,7 +8,8 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from luod.client import requests
+from luod.client import operators, requests
+from luod.client.asking import HasFileno
 from luod.client.exchange import (
     PATIENCE,
     Answer,
@@ -24,7 +25,8 @@ from luod.client.exchange import (
     pauses,
 )
 from luod.client.failures import socket_path
-from luod.client.requests import Event, HasFileno, Progress
+from luod.client.operators import Progress
+from luod.client.requests import Event
 from luod.lifecycle import Unready, Via
 from luod.sockets import QUEUE_FULL_PAUSE, DescriptorsLost, receive_blocking, send_blocking
 
@@ -64,14 +66,14 @@ class Client:
     list = _method(requests.list_sessions)
     ready = _method(requests.ready)
     veto = _method(requests.veto)
-    status = _method(requests.status)
-    manifest = _method(requests.manifest)
-    load_kernel = _method(requests.load_kernel)
-    unload_kernel = _method(requests.unload_kernel)
-    preflight = _method(requests.preflight)
-    abort_update = _method(requests.abort_update)
-    timeline = _method(requests.timeline)
-    start_afresh = _method(requests.start_afresh)
+    status = _method(operators.status)
+    manifest = _method(operators.manifest)
+    load_kernel = _method(operators.load_kernel)
+    unload_kernel = _method(operators.unload_kernel)
+    preflight = _method(operators.preflight)
+    abort_update = _method(operators.abort_update)
+    timeline = _method(operators.timeline)
+    start_afresh = _method(operators.start_afresh)
     call = _method(requests.call)
 
     @contextmanager
@@ -105,7 +107,7 @@ class Client:
         Raises PreflightFailed, UpdateInProgress, and UpdateAborted when it is off; Disconnected where luod ended in it,
         which is how a good one ends, too: the last phase was `executing` then, and otherwise it is off.
         """
-        stream = requests.live_update(via=via, deadline=deadline, unready=unready, force=force)
+        stream = operators.live_update(via=via, deadline=deadline, unready=unready, force=force)
         with Client(self.path, self.patience) as own:
             yield own._each(stream)
 
@@ -115,7 +117,7 @@ class Client:
         over and waits for its owner. It has a connection of its own, and goes on when luod was restarted.
         """
         with Client(self.path, self.patience) as own:
-            yield own._each(requests.follow())
+            yield own._each(operators.follow())
 
     @contextmanager
     def stream(

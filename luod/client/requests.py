@@ -1,4 +1,5 @@
-"""What a client can ask of luod: each request is an exchange, done by the shells in `blocking` and `on_trio`.
+"""What a client can ask of luod: each request is an exchange, done by the shells in `blocking` and `on_trio`. What
+only operators ask is in `operators`.
 
 Sessions belong to their owner: `owner` (a uid) is for those who may act for others. Whatever luod refuses is raised
 as a class of `luod.errors`; what else can go wrong stands in `luod.client.failures`.
@@ -12,41 +13,22 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol, TypeVar
-
-from pydantic import ValidationError
+from typing import Any
 
 from luod.bag import pages
+from luod.client.asking import HasFileno, number, one, question, raw, read
 from luod.client.exchange import Answer, Ask, Exchange, Stream
 from luod.client.failures import BadReply, Unanswered
 from luod.errors import InvalidParameter, SessionLost, SessionNotFound
 from luod.fds import FdBundle, OwnedFd
-from luod.interface import Method, custody, update
+from luod.interface import custody
 from luod.interface import model as wire
 from luod.interface.custody import File, Session, WatchReply
 from luod.kernel import api
-from luod.lifecycle import Direction, Mode, Phase, Unready, Via
+from luod.lifecycle import Direction, Mode
 from luod.sockets import FDS_MAX
-from luod.varlink.messages import Call
-
-R = TypeVar("R", bound=wire.Reply)
 
 Event = WatchReply
-Progress = update.ProgressReply
-Check = update.Check
-Timeline = update.TimelineReply
-
-_HARMLESS: Final = frozenset(
-    {
-        *("Retrieve", "List", "Claim", "Watch", "Status", "Manifest"),
-        *("LoadKernel", "UnloadKernel", "Preflight", "Follow", "Timeline"),
-    }
-)
-"""Methods that may be done twice."""
-
-
-class HasFileno(Protocol):
-    def fileno(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -66,7 +48,7 @@ def create(name: str, labels: dict[str, str] | None = None, owner: int | None = 
     ask, since = _custody("Create", name=name, labels=labels, owner=owner), _now()
     while True:
         try:
-            reply, _ = yield from _one(ask, custody.CreateReply)
+            reply, _ = yield from one(ask, custody.CreateReply)
         except Unanswered:
             there = yield from _there(name, owner)
             if there is not None and _was_made(there, since, Mode.CUSTODIAL, labels):
@@ -88,7 +70,7 @@ def create_delegated(
     ask, since = _custody("Create", name=name, mode=Mode.DELEGATED, labels=labels, owner=owner), _now()
     while True:
         try:
-            reply, answer = yield from _one(ask, custody.CreateReply)
+            reply, answer = yield from one(ask, custody.CreateReply)
         except Unanswered:
             there = yield from _there(name, owner)
             if there is not None and _was_made(there, since, Mode.DELEGATED, labels):
@@ -118,7 +100,7 @@ def preserve_all(session: str, files: Sequence[ToPreserve], owner: int | None = 
     ask = _custody("Preserve", [f.fd for f in files], session=session, files=named, owner=owner)
     while True:
         try:
-            reply, _ = yield from _one(ask, custody.PreserveReply)
+            reply, _ = yield from one(ask, custody.PreserveReply)
         except Unanswered:
             if there := (yield from _preserved(session, files, owner)):
                 return there
@@ -138,7 +120,7 @@ def unpreserve(session: str, tokens: Sequence[int], owner: int | None = None) ->
     ask = _custody("Unpreserve", session=session, tokens=list(tokens), owner=owner)
     while True:
         try:
-            reply, _ = yield from _one(ask, custody.UnpreserveReply)
+            reply, _ = yield from one(ask, custody.UnpreserveReply)
         except Unanswered:
             there = yield from _there(session, owner)
             if there is not None and not there.lost and not {file.token for file in there.files} & set(tokens):
@@ -160,7 +142,7 @@ def retrieve(
     with FdBundle() as got:
         while True:
             ask = _custody("Retrieve", session=session, tokens=wanted, owner=owner)
-            reply, answer = yield from _one(ask, custody.RetrieveReply)
+            reply, answer = yield from one(ask, custody.RetrieveReply)
             for file in reply.files:
                 if file.token in files:
                     raise BadReply(ask.call.method, f"token {file.token} came twice")
@@ -183,7 +165,7 @@ def finish(session: str, *, rearm: bool = False, owner: int | None = None) -> Ex
     ask, since = _custody("Finish", session=session, rearm=rearm or None, owner=owner), _now()
     while True:
         try:
-            yield from _one(ask, wire.Reply)
+            yield from one(ask, wire.Reply)
         except Unanswered:
             there = yield from _there(session, owner)
             if _is_over(there, since) or (rearm and _was_rearmed(there)):
@@ -200,7 +182,7 @@ def discard(session: str, owner: int | None = None) -> Exchange[None]:
     ask, since = _custody("Discard", session=session, owner=owner), _now()
     while True:
         try:
-            yield from _one(ask, wire.Reply)
+            yield from one(ask, wire.Reply)
         except Unanswered:
             if _is_over((yield from _there(session, owner)), since):
                 return
@@ -214,7 +196,7 @@ def claim(session: str, owner: int | None = None) -> Exchange[api.Session]:
     Raises SessionNotFound, SessionLost, WrongMode and RestoreUnavailable.
     """
     ask = _custody("Claim", session=session, owner=owner)
-    reply, answer = yield from _one(ask, custody.ClaimReply)
+    reply, answer = yield from one(ask, custody.ClaimReply)
     return _kernel_session(_take(ask, answer, reply.file_descriptor_index))
 
 
@@ -237,7 +219,7 @@ def list_sessions(*, all_owners: bool = False, owner: int | None = None) -> Exch
         answer = yield ask
         if answer.is_first:
             sessions.clear()
-        reply = _read(ask, answer, custody.ListReply)
+        reply = read(ask, answer, custody.ListReply)
         if reply.session is not None:
             sessions.append(reply.session)
         if not answer.continues:
@@ -250,88 +232,13 @@ def ready(event: Event) -> Exchange[None]:
     Raises Disconnected where luod ended in it: that is the end of the live update, and of the watcher.
     """
     number, watcher = _taking_part(event)
-    yield from _one(_custody("Ready", update=number, watcher=watcher), wire.Reply)
+    yield from one(_custody("Ready", update=number, watcher=watcher), wire.Reply)
 
 
 def veto(event: Event, reason: str) -> Exchange[None]:
     """Refuse the live update that `event` announced. Raises as `ready`."""
     number, watcher = _taking_part(event)
-    yield from _one(_custody("Veto", update=number, watcher=watcher, reason=reason), wire.Reply)
-
-
-def status() -> Exchange[update.StatusReply]:
-    """How luod and its kernel are doing, for operators. `phase` is `unavailable` where this boot can't restore."""
-    reply, _ = yield from _one(_update("Status"), update.StatusReply)
-    return reply
-
-
-def manifest() -> Exchange[dict[str, Any]]:
-    """All that luod holds, as the JSON object that luod.manifest describes."""
-    reply, _ = yield from _one(_update("Manifest"), update.ManifestReply)
-    return reply.manifest
-
-
-def load_kernel(
-    kernel_fd: int | HasFileno,
-    initrd_fd: int | HasFileno | None = None,
-    command_line: str | None = None,
-    *,
-    reuse: bool = False,
-    running_fd: int | HasFileno | None = None,
-) -> Exchange[dict[str, Any]]:
-    """Load the next kernel from borrowed descriptors, in place of one that may be loaded. Returns what is known of it.
-
-    `reuse`: it gets the command line of the kernel that runs. `running_fd` is the image of that one, where luod doesn't
-    find it. Raises BadImage, InvalidParameter, KernelFailed, UpdateInProgress.
-    """
-    given = {"kernelFileDescriptor": kernel_fd, "initrdFileDescriptor": initrd_fd, "runningFileDescriptor": running_fd}
-    fds = {name: fd for name, fd in given.items() if fd is not None}
-    words: dict[str, Any] = {name: index for index, name in enumerate(fds)}
-    words |= {"commandLine": command_line, "reuseCommandLine": reuse or None}
-    ask = _update("LoadKernel", list(fds.values()), **words)
-    reply, _ = yield from _one(ask, update.LoadKernelReply)
-    return reply.image
-
-
-def unload_kernel() -> Exchange[None]:
-    """Forget the kernel that was loaded, if one was. Raises KernelFailed, UpdateInProgress."""
-    yield from _one(_update("UnloadKernel"), wire.Reply)
-
-
-def preflight(via: Via | str | None = None) -> Exchange[list[Check]]:
-    """What a live update would meet now, done by systemd or directly; without `via`, as luod would do it."""
-    reply, _ = yield from _one(_update("Preflight", via=via), update.PreflightReply)
-    return reply.checks
-
-
-def abort_update(reason: str | None = None) -> Exchange[None]:
-    """Bring everything back. Raises NoUpdate, and UpdateInProgress where there is no way back any more.
-
-    Raises Disconnected where luod ended in it: that is the end of the live update, unless the machine is on its way.
-    """
-    yield from _one(_update("Abort", reason=reason), wire.Reply)
-
-
-def timeline(generation: int | None = None) -> Exchange[Timeline]:
-    """What the flight recorder has of the live update that led to this generation; of the last one without it."""
-    reply, _ = yield from _one(_update("Timeline", generation=generation), update.TimelineReply)
-    return reply
-
-
-def start_afresh() -> Exchange[None]:
-    """Accept that what this boot can't give back is lost: luod starts anew, with nothing.
-
-    Where luod ended in it, it was done if this boot is no longer unable to give anything back.
-    """
-    ask = _update("StartAfresh")
-    while True:
-        try:
-            yield from _one(ask, wire.Reply)
-        except Unanswered:
-            if (yield from status()).phase != Phase.UNAVAILABLE:
-                return
-        else:
-            return
+    yield from one(_custody("Veto", update=number, watcher=watcher, reason=reason), wire.Reply)
 
 
 def call(
@@ -341,13 +248,13 @@ def call(
 
     Not asked again where luod ended before it answered: only the caller knows whether that would do harm.
     """
-    answer = yield _raw(method, parameters, fds)
+    answer = yield raw(method, parameters, fds)
     return _handed_over(answer)
 
 
 def stream(method: str, parameters: Mapping[str, Any] | None, fds: Sequence[int | HasFileno]) -> Stream[Answer]:
     """Call any Varlink method with `more`."""
-    return Stream(_raw(method, parameters, fds, more=True), _handed_over)
+    return Stream(raw(method, parameters, fds, more=True), _handed_over)
 
 
 def watch(sessions: Sequence[str] | None, *, participate: bool, owner: int | None) -> Stream[Event]:
@@ -358,72 +265,23 @@ def watch(sessions: Sequence[str] | None, *, participate: bool, owner: int | Non
     ask = _custody("Watch", sessions=names, participate=participate or None, owner=owner, more=True)
     watcher: str | None = None
 
-    def read(answer: Answer) -> Event:
+    def event_of(answer: Answer) -> Event:
         nonlocal watcher
-        event = _read(ask, answer, WatchReply)
+        event = read(ask, answer, WatchReply)
         watcher = event.watcher or watcher
         return event.model_copy(update={"watcher": watcher})
 
-    return Stream(ask, read)
-
-
-def live_update(
-    *, via: Via | str | None, deadline: int | None, unready: Unready | str | None, force: bool
-) -> Stream[Progress]:
-    """The progress of a live update that this begins. It is never begun again: where luod ends in it, it is off."""
-    ask = _update("Start", more=True, via=via, deadlineSec=deadline, unready=unready, force=force or None)
-    return Stream(ask, lambda answer: _read(ask, answer, Progress))
-
-
-def follow() -> Stream[Progress]:
-    """The progress of whatever goes on, until nothing does any more. After luod's end it goes on with the next luod."""
-    ask = _update("Follow", more=True)
-    return Stream(ask, lambda answer: _read(ask, answer, Progress))
+    return Stream(ask, event_of)
 
 
 def _custody(member: str, fds: Sequence[int | HasFileno] = (), /, *, more: bool = False, **parameters: Any) -> Ask:
-    return _ask(custody.NAME, custody.METHODS, member, fds, more=more, **parameters)
-
-
-def _update(member: str, fds: Sequence[int | HasFileno] = (), /, *, more: bool = False, **parameters: Any) -> Ask:
-    return _ask(update.NAME, update.METHODS, member, fds, more=more, **parameters)
-
-
-def _ask(
-    interface: str,
-    methods: Mapping[str, Method],
-    member: str,
-    fds: Sequence[int | HasFileno] = (),
-    /,
-    *,
-    more: bool = False,
-    **parameters: Any,
-) -> Ask:
-    """A call of ours. Raises InvalidParameter as luod would, before anything is sent."""
-    given = methods[member].parameters.read({name: value for name, value in parameters.items() if value is not None})
-    ask = _raw(f"{interface}.{member}", given.wire(), fds, more=more)
-    return replace(ask, repeatable=member in _HARMLESS, endless=member == "Watch")
-
-
-def _raw(
-    method: str, parameters: Mapping[str, Any] | None, fds: Sequence[int | HasFileno], *, more: bool = False
-) -> Ask:
-    return Ask(Call(method, dict(parameters or {}), more=more), tuple(map(_number, fds)))
-
-
-def _number(fd: int | HasFileno) -> int:
-    return fd if isinstance(fd, int) else fd.fileno()
-
-
-def _one(ask: Ask, model: type[R]) -> Exchange[tuple[R, Answer]]:
-    answer = yield ask
-    return _read(ask, answer, model), answer
+    return question(custody.NAME, custody.METHODS, member, fds, more=more, **parameters)
 
 
 def _there(session: str, owner: int | None) -> Exchange[Session | None]:
     """The session, a lost one too; None where the owner has none of this name."""
     try:
-        reply, _ = yield from _one(_custody("List", session=session, owner=owner), custody.ListReply)
+        reply, _ = yield from one(_custody("List", session=session, owner=owner), custody.ListReply)
     except SessionNotFound:
         return None
     return reply.session
@@ -452,7 +310,7 @@ def _preserved(session: str, files: Sequence[ToPreserve], owner: int | None) -> 
     there = yield from _there(session, owner)
     if there is None:
         return None
-    wanted = [(file, os.fstat(_number(file.fd))) for file in files]
+    wanted = [(file, os.fstat(number(file.fd))) for file in files]
     alike = {(file.name, status.st_size) for file, status in wanted}
     held = {file.token: file for file in there.files if (file.name, file.size) in alike}
     tokens: dict[tuple[int, int], int] = {}
@@ -467,15 +325,6 @@ def _preserved(session: str, files: Sequence[ToPreserve], owner: int | None) -> 
 
 def _inode(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
-
-
-def _read(ask: Ask, answer: Answer, model: type[R]) -> R:
-    try:
-        return model.model_validate(answer.parameters)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BadReply(ask.call.method, f"{where}: {first['msg']}") from None
 
 
 def _take(ask: Ask, answer: Answer, index: int) -> OwnedFd:
