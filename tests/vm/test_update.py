@@ -235,7 +235,7 @@ def nothing_is_held_still(vm):
 @pytest.mark.parametrize("suite", [CARRIES, KEEPS])
 def test_luod_may_die_while_pid_1_stops_services(host, suite):
     with host(suite) as vm:
-        slow = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\nExecStop=/bin/sleep 8\n"
+        slow = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\nExecStop=/bin/sleep 5\n"
         vm.call(services.write, path="/run/systemd/system/slow.service", text=slow)
         vm.run("systemctl", "start", "slow.service")
         given = vm.call(clients.preserve, files=3)["table"]
@@ -248,7 +248,7 @@ def test_luod_may_die_while_pid_1_stops_services(host, suite):
         steps.comes_back(vm, given, finish=True)
 
 
-def test_what_would_lose_everything_is_refused_and_what_is_forced_is_lost_as_announced(machine):
+def test_what_would_lose_everything_is_refused_and_what_is_forced_is_lost_as_announced(machine, logs):
     with machine(restarts=True) as vm:
         line = vm.boot.cmdline
         luod(vm, "supervise")
@@ -284,6 +284,7 @@ def test_what_would_lose_everything_is_refused_and_what_is_forced_is_lost_as_ann
         vm.call(clients.preserve, files=1)
         load(vm, FOREIGN)
         is_lost(vm, forced(vm))
+        assert "Kernel panic" in (logs / "console.log").read_text(errors="replace")
         luod(vm, "supervise")
         assert steps.nothing_is_left(vm)
 
