@@ -23,7 +23,7 @@ from luod.lifecycle import Phase, Via
 from luod.methods import Methods, Request
 from luod.operations import Operations
 from luod.policy import Policy
-from luod.served import FOLLOW, RETRIEVE, SERVED, START, WATCH
+from luod.served import FOLLOW, LOAD, RETRIEVE, SERVED, START, WATCH
 from luod.sockets import DescriptorsLost, Peer
 from luod.systemd import unit_of
 from luod.transport import Connection
@@ -73,6 +73,7 @@ class Guests:
         self.reading = trio.Lock()
         self.lending = trio.CapacityLimiter(policy.limits.threads_per_owner)
         self._threads = trio.CapacityLimiter(policy.limits.threads_per_owner)
+        self._strangers = trio.CapacityLimiter(1)
         self._policy = policy
         self._in_flight = 0
         self._closing: set[trio.CancelScope] = set()
@@ -91,6 +92,12 @@ class Guests:
     async def run(self, work: Callable[[], T]) -> T:
         """Do in a thread of this owner's what may block. Once begun it is never abandoned."""
         return await trio.to_thread.run_sync(work, limiter=self._threads)
+
+    async def read(self, work: Callable[[], T]) -> T:
+        """Do in a thread of its own what reads a stranger's file, which may never come: nothing else waits for it, nor
+        does the end of luod.
+        """
+        return await trio.to_thread.run_sync(work, limiter=self._strangers, abandon_on_cancel=True)
 
     def count(self, arrived: int) -> None:
         """Count descriptors that a client sent; `close` counts them off again. Raises QuotaExceeded."""
@@ -268,7 +275,8 @@ class Conversation:
         if interface == VARLINK:
             return [Outgoing(Reply(self._host.service.answer(member, call.parameters)).encode(), FdBundle())]
         try:
-            return await self._guests.run(lambda: self._do(call, fds))
+            run = self._guests.read if call.method == LOAD else self._guests.run
+            return await run(lambda: self._do(call, fds))
         except KernelError as error:
             raise errors.KernelFailed(error.call, error.errno) from None
         except OSError as error:
@@ -351,6 +359,9 @@ class Conversation:
         self._host.updates.watchers.add(watcher)
         try:
             await self._tell(Told(Event.WATCHING), watcher.secret)
+            if self._host.updates.current is not None:
+                late = await self._guests.run(lambda: self._host.operations.taking_part(watcher))
+                self._host.updates.join(late)
             if await self._guests.run(lambda: self._host.methods.anything_incoming(uid, names)):
                 await self._tell(Told(Event.RESTORED))
             async for told in events:

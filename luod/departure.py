@@ -132,10 +132,10 @@ class Departures:
             raise errors.UpdateAborted(f"it can't be preserved again: session {', '.join(left)}")
 
     async def _require_good(self, update: LiveUpdate) -> Facts:
-        """Look at everything. Raises PreflightFailed, unless the operator knows and goes all the same."""
+        """Look at everything. Raises PreflightFailed, unless the operator knows and goes all the same: if anywhere."""
         facts = await _in_thread(lambda: self._means.look(update.via))
         failed = [check.name for check in checks(facts) if check.outcome is Outcome.FAIL]
-        if failed and not update.force:
+        if failed and (not update.force or facts.loaded is None):
             raise errors.PreflightFailed(failed)
         for name in failed:
             log.warning("live update %d goes on in spite of a failed check: %s", update.number, name)

@@ -15,7 +15,7 @@ from luod.methods import Answer, Answers, Request, answer
 from luod.policy import Policy
 from luod.recovery import RestoreImpossible
 from luod.systemd import FdStore
-from luod.update import DEADLINE, LiveUpdate, Progress, Updates, participants
+from luod.update import DEADLINE, LiveUpdate, Participant, Progress, Updates, Watcher, participants
 
 if TYPE_CHECKING:
     from luod.means import Means
@@ -122,6 +122,11 @@ class Operations:
         if not waiting:
             return progress
         return Progress(Phase.RESTORING, done, tuple(f"{name} of uid {uid}" for uid, name in waiting))
+
+    def taking_part(self, watcher: Watcher) -> Participant:
+        """A watcher as somebody who takes part."""
+        (each,) = participants([watcher], self._means.custodian.sessions())
+        return each
 
     def timeline(self, request: Request) -> Answers:
         asked: update.TimelineParameters = request.parameters

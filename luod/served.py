@@ -65,3 +65,6 @@ STREAMS: Final = (WATCH, START, FOLLOW)
 
 RETRIEVE: Final = f"{custody.NAME}.Retrieve"
 """The method whose replies carry many descriptors."""
+
+LOAD: Final = f"{update.NAME}.LoadKernel"
+"""The method that reads files of strangers."""

@@ -105,8 +105,8 @@ class Participant:
 
 @dataclass(eq=False)
 class LiveUpdate:
-    """One attempt. `deadline_usec` is CLOCK_REALTIME in microseconds. `detail` is what luod is at, for people; `told`
-    is the phase that whoever began it knows of.
+    """One attempt. `deadline_usec` is CLOCK_REALTIME in microseconds. `detail` is what luod is at, for people; `stage`
+    is the one that was asked last, and `told` the phase that whoever began it knows of.
 
     `is_on_its_way`: it goes on without luod. It is over once `error` says why it didn't come to it.
     """
@@ -118,6 +118,7 @@ class LiveUpdate:
     force: bool
     participants: list[Participant] = field(default_factory=list)
     detail: str = ""
+    stage: int | None = None
     told: Phase = Phase.IDLE
     is_on_its_way: bool = False
     abort_reason: str | None = None
@@ -290,11 +291,25 @@ class Updates:
         with self._lock:
             update = self._current
             assert update is not None
+            update.stage = stage
             asked = [each for each in update.participants if each.stage == stage]
             for each in asked:
                 each.answer = Answer.NONE if each.watcher in self.watchers else Answer.GONE
         for each in asked:
             each.watcher.tell(Told(Event.PREPARE, update.number, update.deadline_usec))
+        self._changed()
+
+    def join(self, late: Participant) -> None:
+        """Ask somebody who has begun to watch while others get ready: with those who are asked now."""
+        with self._lock:
+            update = self._current
+            if update is None or update.stage is None or self._phase is not Phase.PREPARING:
+                return
+            if not late.watcher.participate or update.of(late.watcher.secret) is not None:
+                return
+            late.stage, late.answer = update.stage, Answer.NONE
+            update.participants.append(late)
+        late.watcher.tell(Told(Event.PREPARE, update.number, update.deadline_usec))
         self._changed()
 
     def answer(self, uid: int, number: int, secret: str, veto: str | None = None) -> Participant:

@@ -276,6 +276,22 @@ async def test_who_goes_away_while_a_later_stage_is_waited_for_is_named_at_once(
     assert said[0].endswith(": went away")
 
 
+async def test_who_begins_to_take_part_while_others_get_ready_is_asked_too(host):
+    await preserve(host, "ram", b"one")
+    await host.load()
+    async with Taker(host).takes_part() as one, trio.open_nursery() as nursery:
+        nursery.start_soon(host.update)
+        await one.asked()
+        async with Taker(host).takes_part() as late:
+            await late.asked()
+            await one.ready()
+            assert not host.is_off
+            await late.ready()
+            await eventually(lambda: host.is_off)
+    await host.arrive()
+    assert await contents(host, "ram") == {0: b"one"}
+
+
 async def test_a_veto_aborts_and_everybody_asked_hears_why(host):
     await preserve(host, "ram", b"one")
     await host.load()
