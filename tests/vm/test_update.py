@@ -35,14 +35,13 @@ from vm.updating import (
 CARRIES, KEEPS = "unstable", "stable"
 """Suites of Debian whose systemd carries fd stores over, and whose systemd doesn't."""
 
-BLACKOUT = 2.0
+BLACKOUT = 5.0
 """By how many seconds the host may see it otherwise than the timeline tells it: its lines take their time."""
 
 READY = ["asked", "carried", "loaded"]
 OLD = {
     (None, "direct"): [*READY, "frozen", "sealed", "leaving"],
     (CARRIES, "direct"): [*READY, "freeze", "frozen", "sealed", "leaving"],
-    (KEEPS, "direct"): [*READY, "freeze", "frozen", "sealed", "leaving"],
     (CARRIES, "systemd"): [*READY, "leaving", "stopped", "kexec"],
     (KEEPS, "systemd"): [*READY, "leaving"],  # it tells nothing of its end, and luod outlives it
 }
