@@ -8,7 +8,7 @@ from vm.guest import services
 _, SERVICE = UNITS
 LUOCTL = "/opt/luod/bin/luoctl"
 SAID = (
-    *("live update ", "listening on ", "the service manager keeps what is held: ", "carried session "),
+    *("listening on ", "live update ", "the service manager keeps what is held: ", "carried session "),
     *("the configuration was read again", "the configuration stays as it was: ", "luod: /etc/luod/luod.toml:1: "),
 )
 """What luod says in the journal; all else would be a warning, or a death."""

@@ -16,8 +16,8 @@ LARGE = 1024
     [
         pytest.param(1, 0, id="an empty session"),
         pytest.param(1, 500, id="500 files in a session"),
-        pytest.param(2000, 1, id="2,000 sessions"),
-        pytest.param(100, 100, id="10,000 files"),
+        pytest.param(2000, 1, id="2,000 sessions", marks=pytest.mark.long),
+        pytest.param(100, 100, id="10,000 files", marks=pytest.mark.long),
     ],
 )
 def test_all_files_come_back(vm, sessions, files):

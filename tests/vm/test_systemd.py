@@ -134,6 +134,7 @@ def test_a_restart_in_the_middle_of_everything_undoes_nothing_and_its_owner_goes
         assert found in (owner.has(acknowledged), owner.has(acknowledged + 1))
 
 
+@pytest.mark.long
 def test_a_neighbour_with_a_session_of_its_own_is_left_in_peace(boot):
     with boot(CARRIES) as vm:
         given = owners_preserve(vm)
@@ -146,6 +147,7 @@ def test_a_neighbour_with_a_session_of_its_own_is_left_in_peace(boot):
         comes_back(vm, **given, finish=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("suite", "grace"), [(CARRIES, LATE), (KEEPS, AT_ONCE)])
 def test_who_never_comes_back_has_everything_after_three_live_updates(boot, suite, grace):
     with boot(suite, carry_over_seconds=grace) as vm:
@@ -157,6 +159,7 @@ def test_who_never_comes_back_has_everything_after_three_live_updates(boot, suit
         comes_back(vm, **given, finish=True)
 
 
+@pytest.mark.long
 def test_a_second_kexec_right_after_the_first_brings_what_was_carried_over(boot):
     with boot(CARRIES, carry_over_seconds=AT_ONCE) as vm:
         given = owners_preserve(vm)
@@ -167,6 +170,7 @@ def test_a_second_kexec_right_after_the_first_brings_what_was_carried_over(boot)
         comes_back(vm, **given)
 
 
+@pytest.mark.long
 def test_a_second_kexec_right_after_the_first_loses_what_was_not_carried_over_yet(boot):
     with boot(CARRIES, carry_over_seconds=LATE) as vm:
         given = owners_preserve(vm)

@@ -230,7 +230,7 @@ def nothing_is_held_still(vm):
     assert not {LEAVING, HELD_STILL, CAME_BACK, FROZEN} & set(vm.run("ls", "/run/luod").stdout.split())
 
 
-@pytest.mark.parametrize("suite", [CARRIES, KEEPS])
+@pytest.mark.parametrize("suite", [CARRIES, pytest.param(KEEPS, marks=pytest.mark.long)])
 def test_luod_may_die_while_pid_1_stops_services(host, suite):
     with host(suite) as vm:
         slow = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\nExecStop=/bin/sleep 5\n"
@@ -314,6 +314,7 @@ def is_lost(vm, announced):
     assert "luod.from=" not in vm.boot.cmdline
 
 
+@pytest.mark.long
 def test_ten_in_a_row_and_the_timeline_of_each_is_kept(host):
     with host() as vm:
         for name in ("rearmed", "carried"):
