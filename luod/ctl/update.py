@@ -4,7 +4,8 @@ import json
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
@@ -33,6 +34,9 @@ _REASONS: Final = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "luoctl was ended (S
 _PHASES: Final = ("preparing", "ready", "sealed", "executing")
 """Those of a live update that goes on."""
 
+_SYSTEMD_RUNS: Final = Path("/run/systemd/system")
+
+_STILL_HERE: Final = "luod ended on the way out, so the machine didn't go: this is still the same kernel"
 _ON_ITS_WAY: Final = "the machine goes into its next kernel"
 _AS_BEFORE: Final = "everything is as before"
 _NO_WAY_BACK: Final = "there is no way back any more"
@@ -87,11 +91,36 @@ def update_command(
         if force:
             _agree_to_losses(luod.preflight(via), options, yes=yes)
         try:
+            before = _boot(luod) if via == "direct" or not _SYSTEMD_RUNS.exists() else None
             with luod.update(via=via, deadline=deadline, unready=unready, force=force) as steps:
                 _see_it_through(luod, steps, display(as_json=options.json))
+            if before is not None and _boot_now(options) == before:
+                raise Failed(_STILL_HERE)
         except PreflightFailed as error:
             _say_why(luod.preflight(via), options)
             raise Failed(f"{error}; do what the checks say, or lose what they name with --force") from None
+
+
+def _boot(luod: "Client") -> str | None:
+    """The boot that luod is in; None where it doesn't say."""
+    from luod.client import LuodError
+
+    with suppress(LuodError, OSError):
+        boot: str | None = luod.status().kernel.get("bootId")
+        return boot
+    return None
+
+
+def _boot_now(options: Options) -> str | None:
+    """The boot of the luod that comes after the one that was lost on its way out; None where none comes.
+
+    One that is killed there leaves it to the next one to let everything go on. PID 1, once asked, goes without luod.
+    """
+    from luod.client import LuodError, connect
+
+    with suppress(LuodError, OSError), connect(options.socket, patience=0) as luod:
+        return _boot(luod)
+    return None
 
 
 @click.command("abort", cls=Command)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from luod.errors import WireError
+from luod.errors import MethodNotFound, WireError
 from luod.varlink.messages import Call
 
 from ..client.played import Peer
@@ -76,7 +76,7 @@ class Scripted:
             while (call := conversation.hear()) is not None:
                 method = call.method.rpartition(".")[2]
                 self.asked.append((method, call.parameters))
-                answer = self.script[method]
+                answer = self.script.get(method, MethodNotFound(call.method))
                 if callable(answer):
                     answer(conversation, call.parameters)
                 elif isinstance(answer, WireError):
