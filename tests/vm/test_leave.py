@@ -79,6 +79,7 @@ def test_luods_sandbox_lets_it_do_all_that_a_live_update_takes_but_the_last_step
     print(told)
 
 
+@pytest.mark.long
 def test_out_of_its_sandbox_luod_goes_and_all_that_it_holds_comes_over(service):
     given = service.call(clients.preserve, files=3)["table"]
     service.run("mount", "-o", "remount,rw", "/opt/luod")
@@ -90,6 +91,7 @@ def test_out_of_its_sandbox_luod_goes_and_all_that_it_holds_comes_over(service):
     comes_back(service, given)
 
 
+@pytest.mark.long
 def test_luod_has_systemd_go(service):
     given = service.call(clients.preserve, files=3)["table"]
     told = sandboxed(service, "try_to_go", via="systemd")

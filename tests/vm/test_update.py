@@ -230,7 +230,8 @@ def nothing_is_held_still(vm):
     assert not {LEAVING, HELD_STILL, CAME_BACK, FROZEN} & set(vm.run("ls", "/run/luod").stdout.split())
 
 
-@pytest.mark.parametrize("suite", [CARRIES, pytest.param(KEEPS, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("suite", [CARRIES, KEEPS])
 def test_luod_may_die_while_pid_1_stops_services(host, suite):
     with host(suite) as vm:
         slow = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\nExecStop=/bin/sleep 5\n"
