@@ -53,7 +53,9 @@ async def _finish(custodian: Custodian, uid: int, name: str) -> None:
 
 async def carry_over_if_last(custodian: Custodian) -> None:
     """Before the machine goes down, carry over all that the next kexec would drop: owners have had their time."""
-    if bool(custodian.exposed(claimed=True)) and await trio.to_thread.run_sync(machine_is_going_down):
+    if not custodian.exposed(claimed=True):
+        return
+    if await trio.to_thread.run_sync(machine_is_going_down):
         await carry_over_all(custodian)
 
 

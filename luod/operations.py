@@ -11,6 +11,7 @@ from luod.fds import OwnedFd
 from luod.interface import update
 from luod.later import Later
 from luod.lifecycle import Phase, State, Unready
+from luod.manifest import Session
 from luod.methods import Answer, Answers, Request, answer
 from luod.policy import Policy
 from luod.recovery import RestoreImpossible
@@ -159,7 +160,7 @@ class Operations:
                 problems=[f"this boot can't give anything back: {self._there.reason}"],
             )
         else:
-            totals, means = self._there.totals(), self._later.wait()
+            totals, sessions, means = self._there.totals(), self._there.sessions(), self._later.wait()
             loaded = None if means is None else means.next_kernel.loaded
             release = os.uname().release if means is None else means.machine.running.release()
             reply = update.StatusReply(
@@ -172,9 +173,9 @@ class Operations:
                 bytes=totals.bytes,
                 device=device,
                 fd_store=fd_store,
-                participants=self._participants(self._there, request.peer.uid),
+                participants=self._participants(sessions, request.peer.uid),
                 last_update=None if means is None else means.last_update(),
-                problems=list(self._problems(self._there, means, request.peer.uid)) or None,
+                problems=list(self._problems(sessions, means, request.peer.uid)) or None,
             )
         return [answer(reply)]
 
@@ -193,14 +194,14 @@ class Operations:
         """What belongs to all, operators see; others what is theirs."""
         return asker == owner or self._policy.is_operator(asker)
 
-    def _participants(self, custodian: Custodian, asker: int) -> list[dict[str, Any]]:
+    def _participants(self, sessions: Sequence[Session], asker: int) -> list[dict[str, Any]]:
         watchers = [each for each in self._updates.watchers.participants() if self._may_know(asker, each.uid)]
         return [
             {"name": each.watcher.name, "uid": each.watcher.uid, "stage": each.stage, "sessions": list(each.sessions)}
-            for each in participants(watchers, custodian.sessions())
+            for each in participants(watchers, sessions)
         ]
 
-    def _problems(self, custodian: Custodian, means: "Means | None", asker: int) -> Iterator[str]:
+    def _problems(self, sessions: Sequence[Session], means: "Means | None", asker: int) -> Iterator[str]:
         """What is wrong, for people."""
         if means is None:
             yield NO_MEANS
@@ -208,7 +209,7 @@ class Operations:
             yield NOT_KEPT
         for what in self._unclear:
             yield f"the fd store brought what nobody knows, and it is kept: {what}"
-        for session in custodian.sessions():
+        for session in sessions:
             if not self._may_know(asker, session.uid):
                 continue
             whose = f"session {session.name} of uid {session.uid}"
