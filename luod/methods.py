@@ -44,6 +44,13 @@ def answer(reply: Reply, *fds: OwnedFd) -> Answer:
     return Answer(reply.wire(), FdBundle(fds))
 
 
+def restored(there: Custodian | RestoreImpossible) -> Custodian:
+    """The Custodian. Raises RestoreUnavailable where this boot can't restore."""
+    if isinstance(there, RestoreImpossible):
+        raise errors.RestoreUnavailable(there.reason)
+    return there
+
+
 class Methods:
     """The methods. Each blocks, and runs in a thread of its caller's.
 
@@ -65,9 +72,7 @@ class Methods:
     @property
     def custodian(self) -> Custodian:
         """Raises RestoreUnavailable."""
-        if isinstance(self._there, RestoreImpossible):
-            raise errors.RestoreUnavailable(self._there.reason)
-        return self._there
+        return restored(self._there)
 
     def owner(self, request: Request) -> Owner:
         """Whose sessions are meant. Raises PermissionDenied."""

@@ -12,7 +12,7 @@ from luod.interface import update
 from luod.later import Later
 from luod.lifecycle import Phase, State, Unready
 from luod.manifest import Session
-from luod.methods import Answer, Answers, Request, answer
+from luod.methods import Answer, Answers, Request, answer, restored
 from luod.policy import Policy
 from luod.recovery import RestoreImpossible
 from luod.systemd import FdStore
@@ -54,9 +54,7 @@ class Operations:
     @property
     def _custodian(self) -> Custodian:
         """Raises RestoreUnavailable."""
-        if isinstance(self._there, RestoreImpossible):
-            raise errors.RestoreUnavailable(self._there.reason)
-        return self._there
+        return restored(self._there)
 
     @property
     def _means(self) -> "Means":
