@@ -1,0 +1,29 @@
+"""What came of setting a network up again: for luoctl, and in a file of luod's runtime directory for Status."""
+
+from typing import Final
+
+from luod.network.model import Record, Time
+
+FILE: Final = "network.json"
+"""In luod's runtime directory: the report of the last one."""
+
+
+class Trouble(Record):
+    """Something that isn't as it was. `what` names it as ip(8) would."""
+
+    what: str
+    reason: str
+
+
+class Report(Record):
+    """`taken`: when the snapshot was; `applied`: when this began. `done`: how many things were made or set; `equal`:
+    how many were as wanted already. `failed`: what isn't as it was, and should be; `left`: what differs, and was left so.
+    """
+
+    taken: Time
+    applied: Time
+    seconds: float
+    done: int
+    equal: int
+    failed: tuple[Trouble, ...] = ()
+    left: tuple[Trouble, ...] = ()
