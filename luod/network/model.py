@@ -428,10 +428,11 @@ class FdbEntry(Record):
 
 
 class LeftOut(Record):
-    """What was selected, and isn't handed over."""
+    """What was selected, and isn't handed over. `link`: the link that it is, or that it is of."""
 
     what: str
     reason: str
+    link: str | None = None
 
 
 class Snapshot(Record):
