@@ -15,14 +15,14 @@ _NOT_SET: Final = frozenset({"name", "kind", "permanent_address", "path", "lower
 
 
 class Links:
-    """`steps` to them; `impossible`, `equal` and `awaited` as in a Plan. `there` is what was seen, with each link under
-    the name that it is wanted by; `lost`: those that can't be had, and why.
+    """`steps` to them; `impossible`, `equal`, `awaited` and `names` as in a Plan. `there` is what was seen, with each
+    link under the name that it is wanted by; `lost`: those that can't be had, and why.
     """
 
     def __init__(self, wanted: Snapshot, there: Snapshot) -> None:
         known = recognise(wanted.links, there.links)
-        self._found = without_blocked(known, there.links)
-        self.there = as_wanted(there, self._found)
+        self.names = without_blocked(known, there.links)
+        self.there = as_wanted(there, self.names)
         self.by_name = {link.name: link for link in self.there.links}
         self.wanted = {link.name: link for link in wanted.links}
         self.awaited = tuple(link for link in wanted.links if link.kind == "physical" and link.name not in known)
@@ -30,7 +30,7 @@ class Links:
         self.steps: list[Step] = []
         self.impossible: list[tuple[Link, str]] = []
         self.equal = 0
-        for name, before, after in renames(self._found, there.links):
+        for name, before, after in renames(self.names, there.links):
             change = Change("name", before, after)
             self.steps.append(Step(Action.SET, self.wanted[name], (change,), before, Phase.RENAME))
         self._plan(lower_first(wanted.links))
@@ -60,7 +60,7 @@ class Links:
         if link in self.awaited:
             return f"no link with {_identity(link)} is there"
         there = self.by_name.get(link.name)
-        if link.kind == "physical" and link.name not in self._found:
+        if link.kind == "physical" and link.name not in self.names:
             return f"the name {link.name} is taken" + (f" by {_a(there.kind)}" if there else "")
         if there is None:
             return None
@@ -88,7 +88,7 @@ class Links:
             if link.master is not None and self.lacking([link.master]):
                 steps.pop(Phase.PORT, None)
         self.steps += [Step(Action.SET, link, tuple(of), link.name, phase) for phase, of in steps.items()]
-        self.equal += not steps and missing is None and self._found.get(link.name, link.name) == link.name
+        self.equal += not steps and missing is None and self.names.get(link.name, link.name) == link.name
 
 
 def changes(link: Link, there: Link) -> Iterator[Change]:
@@ -97,7 +97,7 @@ def changes(link: Link, there: Link) -> Iterator[Change]:
         yield Change("altnames", there.altnames, (*there.altnames, *missing))
     for name in Link.model_fields:
         before, after = getattr(there, name), getattr(link, name)
-        if name not in _NOT_SET and before != after and (after is not None or name in ("alias", "master")):
+        if name not in _NOT_SET and before != after and (after is not None or name == "master"):
             yield Change(name, before, after)
     yield from _settings("settings", link.settings, there.settings)
     joins = link.master is not None and link.master != there.master

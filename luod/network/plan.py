@@ -44,6 +44,7 @@ def plan(wanted: Snapshot, there: Snapshot, now: float) -> Plan:
         (*links.impossible, *vlans.impossible, *rest.impossible),
         links.equal + vlans.equal + rest.equal,
         links.awaited,
+        links.names,
     )
 
 

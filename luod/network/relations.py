@@ -56,6 +56,17 @@ def needs(thing: Thing) -> list[str]:
     return [name for name in names if name is not None]
 
 
+def link_of(thing: Thing) -> str | None:
+    """The link that it is, or is of; None where it is of several, or of none."""
+    match thing:
+        case Link():
+            return thing.name
+        case Route() | Rule():
+            return None
+        case _:
+            return thing.link
+
+
 def lower_first(links: Iterable[Link]) -> list[Link]:
     """So that each stands behind those that it stands on."""
     pending = {link.name: link for link in links}

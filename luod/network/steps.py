@@ -1,7 +1,7 @@
 """The steps from one network to another, and their order. No I/O."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum, auto
 from typing import Final
 
@@ -84,10 +84,12 @@ class Step:
 @dataclass(frozen=True)
 class Plan:
     """`steps`, in their order; `impossible`: what can't be had, and why; `equal`: how much is as wanted already;
-    `awaited`: the physical links that aren't there.
+    `awaited`: the physical links that aren't there; `names`: those that the links have which are there, by the ones
+    that are wanted.
     """
 
     steps: tuple[Step, ...]
     impossible: tuple[tuple[Thing, str], ...]
     equal: int
     awaited: tuple[Link, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
