@@ -96,8 +96,9 @@ NTF_STICKY: Final = 0x40
 NTF_ROUTER: Final = 0x80
 NO_MAC: Final = "00:00:00:00:00:00"
 
-TRIES: Final = 10
-"""How often the kernel is asked again where a network changed while it told of it."""
+NLM_F_DUMP_INTR: Final = 0x10
+PATIENCE: Final = 5.0
+"""Seconds for which the kernel is asked again where a network changed while it told of it; then that has to do."""
 
 OF_KIND: Final[Mapping[str, type[Settings]]] = {
     settings.model_fields["kind"].default: settings for settings in (Bridge, Vlan, Bond, Veth, Tun, Vxlan, Macvlan)
@@ -123,7 +124,7 @@ class Look:
 
 
 def look(ip: IPRoute, sysfs: Path = Path("/sys")) -> Look:
-    """Look at everything. Raises OSError (EINTR) where the network doesn't hold still for long enough."""
+    """Look at everything. Raises OSError where the kernel doesn't answer."""
     reader = _Reader(ip, sysfs)
     return Look(reader.snapshot(), {name: number for number, name in reader.names.items()})
 
@@ -165,16 +166,20 @@ def _unknown(message: Any) -> Iterator[tuple[int, bytes]]:
 
 def _dump(method: Callable[..., Iterable[Any]], **asked: Any) -> list[Any]:
     """The messages of a dump. `match` keeps pyroute2 before 0.9 from taking what is asked as a filter."""
-    for _ in range(TRIES):
+    until = time.monotonic() + PATIENCE
+    while True:
+        messages: list[Any] = []
         try:
-            return list(method("dump", match={}, **asked))
-        except NetlinkDumpInterrupted:
-            continue
+            messages.extend(method("dump", match={}, **asked))
+            interrupted = any(message["header"]["flags"] & NLM_F_DUMP_INTR for message in messages)
+        except NetlinkDumpInterrupted:  # from pyroute2 before 0.9, after the last message
+            interrupted = True
         except NetlinkError as error:
             if error.code in {errno.EAFNOSUPPORT, errno.EOPNOTSUPP}:
                 return []
             raise OSError(error.code, os.strerror(error.code)) from None
-    raise OSError(errno.EINTR, "the network changes while it is looked at")
+        if not interrupted or time.monotonic() > until:
+            return messages
 
 
 class _Reader:

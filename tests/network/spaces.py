@@ -57,8 +57,12 @@ class Namespace:
         return json.loads(self.run("ip", "-j", "-d", *args) or "[]")
 
     def bridge(self, *args):
-        """What `bridge -j -d` says."""
-        return json.loads(self.run("bridge", "-j", "-d", *args) or "[]")
+        """What `bridge -j -d` says; nothing where the kernel lacks it."""
+        ran = self(subprocess.run, ["bridge", "-j", "-d", *args], capture_output=True, text=True)
+        if "Operation not supported" in ran.stderr:
+            return []
+        assert ran.returncode == 0, f"bridge {' '.join(args)}: {ran.stderr}"
+        return json.loads(ran.stdout or "[]")
 
 
 _MADE_BY = {
