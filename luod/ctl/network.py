@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from luod.config import Config
     from luod.network.handing import Held
     from luod.network.model import Link, Snapshot
-    from luod.network.plan import Step
     from luod.network.report import Report
+    from luod.network.steps import Step
 
 NOTHING: Final = "nothing of the network is to go over: [network] handover names no link (luoctl config cat)"
 NONE_HELD: Final = "luod holds nothing of the network"
@@ -291,55 +291,59 @@ def _print_difference(options: Options, newest: "Held | None", unread: "Sequence
     from rich import console
 
     from luod.network.applying import compare
-    from luod.network.plan import Plan
+    from luod.network.steps import Plan
     from luod.network.words import said
 
     try:
         plan = compare(newest.snapshot) if newest is not None and newest.snapshot is not None else Plan((), (), 0)
     except OSError as error:
         raise Failed(f"the network can't be looked at: {error.strerror or error}") from None
+    steps = _by_thing(plan.steps)
     impossible = [(said(thing), why) for thing, why in plan.impossible]
     impossible += [(f"session {each.name}", str(each.reason)) for each in unread]
     if options.json:
-        steps = [
-            {
-                "action": step.action,
-                "what": said(step.thing),
-                "changes": [{"field": each.field, "before": each.before, "after": each.after} for each in step.changes],
-            }
-            for step in plan.steps
-        ]
+        shown = [_step_wire(each) for each in steps]
         never = [{"what": what, "reason": why} for what, why in impossible]
-        print_json({"steps": steps, "impossible": never, "equal": plan.equal})
+        print_json({"steps": shown, "impossible": never, "equal": plan.equal})
     else:
-        lines = [
-            styled(f"{_MARKS[step.action]} {said(step.thing)}{_changes(step)}", _STYLES[step.action])
-            for step in plan.steps
-        ]
+        lines = [styled(_in_a_line(each), _STYLES[each[0].action]) for each in steps]
         lines += [styled(f"! {what}: {why}", "bold red") for what, why in impossible]
         show(console.Group(*(lines or [styled(f"nothing differs: {count(plan.equal, 'thing')} as it is to be", "")])))
     if impossible:
         raise Failed(f"{count(len(impossible), 'thing')} can't be had")
 
 
-def _changes(step: "Step") -> str:
-    """What of a thing is to be another: `: name ens3 -> eth0, mtu 1500 -> 9000`."""
-    changes = [f"{each.field} {_value(each.before)} -> {_value(each.after)}" for each in step.changes]
-    name = getattr(step.thing, "name", None)
-    if step.there not in (None, name) and not any(each.field == "name" for each in step.changes):
-        changes.insert(0, f"name {step.there} -> {name}")
-    return f": {', '.join(changes)}" if changes and step.action == "set" else ""
+def _by_thing(steps: "Sequence[Step]") -> "list[list[Step]]":
+    """The steps that do the same to the same thing, together where the first of them is."""
+    from luod.network.relations import key
+
+    found: dict[Any, list[Step]] = {}
+    for step in steps:
+        found.setdefault((step.action, key(step.thing)), []).append(step)
+    return list(found.values())
 
 
-def _value(value: object) -> str:
-    match value:
-        case None:
-            return "none"
-        case bool():
-            return "on" if value else "off"
-        case tuple() | list():
-            return " ".join(map(_value, value)) or "none"
-    return str(value)
+def _in_a_line(steps: "Sequence[Step]") -> str:
+    """`~ link br0 type bridge: mtu 1500, not 9000`."""
+    from luod.network.words import said, said_of
+
+    first = steps[0]
+    changes = [said_of(change) for step in steps for change in step.changes] if first.action == "set" else []
+    return f"{_MARKS[first.action]} {said(first.thing)}{': ' if changes else ''}{'; '.join(changes)}"
+
+
+def _step_wire(steps: "Sequence[Step]") -> dict[str, Any]:
+    from pydantic_core import to_jsonable_python
+
+    from luod.network.words import said
+
+    changes = [
+        {"field": change.field, "before": change.before, "after": change.after}
+        for step in steps
+        for change in step.changes
+    ]
+    plain: Any = to_jsonable_python(changes)
+    return {"action": steps[0].action, "what": said(steps[0].thing), "changes": plain}
 
 
 def _print_report(options: Options, report: "Report") -> None:

@@ -35,6 +35,7 @@ LAYERS = (
 
 ONLY_IN = {
     "trio": ("bell", "transport", "conversation", "server", "carry_over", "departure", "daemon", "client", "demo"),
+    "pydantic_core": ("ctl",),
     "pydantic": ("config", "interface", "manifest", "policy", "network", "client", "ctl", "demo"),
     "pyroute2": ("ctl", "network"),
     "click": ("ctl",),
@@ -47,7 +48,7 @@ ONLY_IN = {
 """Where each library may be imported."""
 
 CALLED_ONLY_IN = {
-    "ioctl": ("kernel.device", "kernel.filesystems"),  # on what is LUO's; on file systems
+    "ioctl": ("kernel.device", "kernel.filesystems", "network"),  # on what is LUO's; on file systems; on taps
     "sendmsg": ("sockets", "bag", "systemd", "transport", "sim"),
     "recvmsg": ("sockets", "bag", "supervisor", "transport", "sim"),
     "syscall": ("kernel.filesystems", "kernel.kexec", "ctl"),
