@@ -245,7 +245,7 @@ class _Reader:
             kind = "loopback"
             if device_type != ARPHRD_LOOPBACK:
                 kind = "physical"
-                path = _path(self._sysfs / "class/net" / name, attributes("IFLA_PHYS_PORT_NAME"))
+                path = plugged_in(self._sysfs / "class/net" / name, attributes("IFLA_PHYS_PORT_NAME"))
                 if path is None and permanent is None:
                     raise _NotCarried("it is neither a device nor of a kind that is known")
         elif kind not in OF_KIND and kind not in WITHOUT_SETTINGS:
@@ -547,8 +547,8 @@ def _fields(settings: type[Settings]) -> tuple[tuple[str, str, bool, Callable[[A
     return tuple((field, attribute, field in references, _MEANINGS.get(attribute)) for field, attribute in told)
 
 
-def _path(directory: Path, port: str | None) -> str | None:
-    """Where a link is plugged in, by its directory in sysfs; None if it is no device."""
+def plugged_in(directory: Path, port: str | None) -> str | None:
+    """Where a link is, by its directory in sysfs and the name of its port; None if it is no device."""
     device = Path(os.path.realpath(directory / "device"))
     if not device.exists():
         return None
