@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
 
+from luod.network.attributes import complete
 from luod.network.model import (
     Address,
     Bond,
@@ -41,6 +42,8 @@ from luod.network.model import (
     Vlan,
     Vxlan,
 )
+
+complete()
 
 FAMILIES: Final[Mapping[int, Family]] = {AF_INET: "inet", AF_INET6: "inet6"}
 BITS: Final[Mapping[int, int]] = {AF_INET: 32, AF_INET6: 128}

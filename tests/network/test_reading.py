@@ -167,14 +167,17 @@ def test_a_bridge_that_filters_vlans(namespace, link):
     need("vlan filtering")
     namespace.do(
         "ip link add br0 type bridge vlan_filtering 1 vlan_protocol 802.1ad vlan_default_pvid 9 vlan_stats_enabled 1"
+        " vlan_stats_per_port 1"
     )
     assert words(
-        link("br0").settings, "vlan_filtering", "vlan_protocol", "vlan_default_pvid", "vlan_stats_enabled"
+        link("br0").settings,
+        *("vlan_filtering", "vlan_protocol", "vlan_default_pvid", "vlan_stats_enabled", "vlan_stats_per_port"),
     ) == {
         "vlan_filtering": 1,
         "vlan_protocol": 0x88A8,
         "vlan_default_pvid": 9,
         "vlan_stats_enabled": 1,
+        "vlan_stats_per_port": 1,
     }
 
 
@@ -204,6 +207,7 @@ def veth(namespace, *names):
         ("vlan_tunnel on", "vlan_tunnel", 1),
         ("neigh_suppress on", "neigh_suppress", 1),
         ("isolated on", "isolated", 1),
+        ("locked on", "locked", 1),
         ("backup_port w", "backup_port", "w"),
     ],
 )
@@ -268,19 +272,23 @@ def test_a_bond_and_its_ports(namespace, link):
     veth(namespace, "v", "w")
     namespace.do(
         "ip link add bond0 type bond mode active-backup miimon 100 updelay 200 downdelay 300 resend_igmp 3"
-        " primary_reselect better fail_over_mac follow num_grat_arp 4 min_links 1 all_slaves_active 1",
+        " primary_reselect better fail_over_mac follow num_grat_arp 4 min_links 1 all_slaves_active 1"
+        " peer_notify_delay 400",
         "ip link set v master bond0",
         "ip link set w master bond0",
         "ip link set bond0 type bond primary w",
-        "ip link set v type bond_slave queue_id 3",
+        "ip link set v type bond_slave queue_id 3 prio -5",
     )
     bond, port = link("bond0"), link("v")
     assert isinstance(bond.settings, Bond)
-    assert words(bond.settings, "mode", "miimon", "updelay", "downdelay", "resend_igmp", "primary") == {
+    assert words(
+        bond.settings, "mode", "miimon", "updelay", "downdelay", "peer_notif_delay", "resend_igmp", "primary"
+    ) == {
         "mode": 1,
         "miimon": 100,
         "updelay": 200,
         "downdelay": 300,
+        "peer_notif_delay": 400,
         "resend_igmp": 3,
         "primary": "w",
     }
@@ -293,7 +301,7 @@ def test_a_bond_and_its_ports(namespace, link):
         "min_links": 1,
         "all_slaves_active": 1,
     }
-    assert (port.master, port.address, port.port.queue_id) == ("bond0", None, 3)
+    assert (port.master, port.address, port.port.queue_id, port.port.prio) == ("bond0", None, 3, -5)
     assert bond.address is not None
 
 
@@ -301,10 +309,11 @@ def test_a_bond_that_asks_by_arp(namespace, link):
     need("bond")
     namespace.do(
         "ip link add bond0 type bond mode balance-xor arp_interval 500 arp_ip_target 10.0.0.1,10.0.0.2"
-        " arp_validate none xmit_hash_policy layer3+4 packets_per_slave 1",
+        " arp_validate none arp_missed_max 4 xmit_hash_policy layer3+4 packets_per_slave 1",
     )
-    assert words(link("bond0").settings, "mode", "arp_interval", "arp_ip_target", "xmit_hash_policy") == {
+    assert words(link("bond0").settings, "mode", "arp_interval", "arp_ip_target", "missed_max", "xmit_hash_policy") == {
         "mode": 2,
+        "missed_max": 4,
         "arp_interval": 500,
         "arp_ip_target": ("10.0.0.1", "10.0.0.2"),
         "xmit_hash_policy": 1,
@@ -315,7 +324,7 @@ def test_a_bond_that_speaks_lacp(namespace, link):
     need("bond")
     namespace.do(
         "ip link add bond0 type bond mode 802.3ad lacp_rate fast ad_select bandwidth ad_actor_sys_prio 77"
-        f" ad_user_port_key 5 ad_actor_system {MAC}",
+        f" lacp_active off ad_user_port_key 5 ad_actor_system {MAC}",
     )
     assert words(
         link("bond0").settings, "mode", "ad_lacp_rate", "ad_select", "ad_actor_sys_prio", "ad_user_port_key"
@@ -326,7 +335,10 @@ def test_a_bond_that_speaks_lacp(namespace, link):
         "ad_actor_sys_prio": 77,
         "ad_user_port_key": 5,
     }
-    assert link("bond0").settings.ad_actor_system == MAC
+    assert words(link("bond0").settings, "ad_actor_system", "ad_lacp_active") == {
+        "ad_actor_system": MAC,
+        "ad_lacp_active": 0,
+    }
 
 
 def test_both_ends_of_a_veth(namespace, link):
@@ -429,6 +441,13 @@ def test_a_macvlan_that_takes_frames_of_some_only(namespace, link):
         "ip link set new type macvlan macaddr add 02:00:00:00:00:0b",
     )
     assert sorted(link("new").settings.macaddr) == ["02:00:00:00:00:0a", "02:00:00:00:00:0b"]
+
+
+def test_a_macvlan_that_lets_frames_wait(namespace, link):
+    need("macvlan")
+    veth(namespace, "v")
+    namespace.do("ip link add link v name new type macvlan mode bridge bcqueuelen 77")
+    assert link("new").settings.bc_queue_len == 77
 
 
 def test_a_macvlan_that_leaves_its_link_alone(namespace, link):
@@ -560,6 +579,7 @@ def test_routes_that_follow_from_addresses_are_the_kernels(routed, see):
         ("10.9.0.0/16 via 10.0.0.9 metric 5 tos 0x10", {"priority": 5, "tos": 16}),
         ("10.9.0.0/16 via 10.0.0.9 src 10.1.0.1", {"prefsrc": "10.1.0.1"}),
         ("10.9.0.0/16 via 10.0.0.9 mtu 1400 advmss 1300", {"metrics": {"mtu": 1400, "advmss": 1300}}),
+        ("10.9.0.0/16 via 10.0.0.9 congctl cubic", {"metrics": {"cc_algo": "cubic"}}),
         ("10.9.0.0/16 via 10.0.0.9 mtu lock 1400", {"metrics": {"lock": 4, "mtu": 1400}}),
         (
             "10.9.0.0/16 via 10.7.0.1 dev e1 onlink",
