@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
 
-from luod.network.attributes import complete
+from luod.network.lacking import complete
 from luod.network.model import (
     Address,
     Bond,
