@@ -17,8 +17,7 @@ class Trouble(Record):
 
 class Report(Record):
     """`taken`: when the snapshot was; `applied`: when this began. `done`: how many things were made or set; `equal`:
-    how many were as wanted already. `failed`: what isn't as it was, and should be; `left`: what differs, and was
-    left so.
+    how many were as wanted already. `failed`: what isn't as it was, and should be; `left`: what differs and may.
     """
 
     taken: Time

@@ -231,7 +231,7 @@ REST = {
         """,
     ),
     "IPv4 routes": (
-        ("veth", "tables"),
+        ("veth",),
         """
         ip link set lo up
         ip link add v0 type veth peer name w0
@@ -254,7 +254,7 @@ REST = {
         """,
     ),
     "IPv6 routes": (
-        ("veth", "IPv6 tables"),
+        ("veth",),
         """
         ip link set lo up
         ip link add v0 type veth peer name w0
@@ -272,7 +272,7 @@ REST = {
         """,
     ),
     "routes by several ways": (
-        ("veth", "multipath", "IPv6 tables"),
+        ("veth", "multipath"),
         """
         ip link set lo up
         ip link add v0 type veth peer name w0
@@ -288,7 +288,7 @@ REST = {
         """,
     ),
     "rules": (
-        ("tables", "IPv6 tables"),
+        (),
         """
         ip rule add from 10.0.0.0/8 to 10.1.0.0/16 tos 0x10 iif lo table 100 priority 5
         ip rule add fwmark 1/0xff table 1000 priority 6 suppress_prefixlength 0
