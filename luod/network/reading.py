@@ -380,7 +380,7 @@ class _Reader:
             else None,
         )
 
-    def _is_its_own(self, number: int, attributes: _Attributes) -> bool:
+    def _is_its_own(self, number: int, attributes: _Told) -> bool:
         """Whether a link's address isn't another's: a bond's is its ports', or with some it is the other way round."""
         if attributes.nested("IFLA_LINKINFO")("IFLA_INFO_SLAVE_KIND") == "bond":
             return attributes("IFLA_MASTER") in self._like_their_ports
