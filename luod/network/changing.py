@@ -54,14 +54,12 @@ class Refused(Exception):
 
 
 class Changer:
-    """`wanted`: what all of it comes to; `numbers`: those of the links that are there, by their names there."""
+    """`wanted`: what all of it comes to; `numbers`: those of its links that are there, whatever they are called yet."""
 
     def __init__(self, ip: IPRoute, wanted: Snapshot, numbers: Mapping[str, int]) -> None:
         self._ip = ip
         self._wanted = {link.name: link for link in wanted.links}
         self._numbers = dict(numbers)
-        self._with_its_peer: set[str] = set()
-        """Those that came as the other end of a veth."""
 
     def do(self, step: Step) -> None:
         """Raises Refused."""
@@ -84,10 +82,7 @@ class Changer:
 
     def _number(self, name: str) -> int:
         if name not in self._numbers:
-            try:
-                self._numbers[name] = socket.if_nametoindex(name)
-            except OSError:
-                raise Refused(f"there is no link {name}", errno.ENODEV) from None
+            raise Refused(f"needs {name}", errno.ENODEV)
         return self._numbers[name]
 
     # Links
@@ -95,10 +90,11 @@ class Changer:
     def _make(self, step: Step) -> None:
         link = step.thing
         assert isinstance(link, Link)
+        if link.name in self._numbers:
+            return  # it came as the other end of a veth
         if isinstance(link.settings, Tun):
             taps.make(link.name, link.settings)
-            return
-        if link.name in self._with_its_peer:
+            self._numbers[link.name] = socket.if_nametoindex(link.name)
             return
         peer = self._wanted.get(link.settings.peer) if isinstance(link.settings, Veth) else None
         try:
@@ -107,13 +103,13 @@ class Changer:
             if error.code == errno.EOPNOTSUPP:
                 raise Refused(f"this kernel has no links of the kind {link.kind}: {_text(error)}", error.code) from None
             raise
-        if peer is not None:
-            self._with_its_peer.add(peer.name)
+        for made in (link, peer) if peer else (link,):
+            self._numbers[made.name] = socket.if_nametoindex(made.name)
 
     def _set(self, step: Step) -> None:
         link = step.thing
         assert isinstance(link, Link)
-        number = self._number(step.there or link.name)
+        number = self._number(link.name)
         if step.phase is Phase.RENAME:
             self._rename(number, str(step.changes[0].after))
         elif isinstance(link.settings, Tun) and step.phase is Phase.SETTINGS:
