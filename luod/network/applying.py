@@ -102,6 +102,9 @@ class _Work:
         self._seen = look(ip)
         self.first = self.plan = self._planned()
         self._differed = _differing(self.first, self._seen.snapshot) if leave else frozenset()
+        joining = (step.thing for step in self.first.steps if step.phase is Phase.JOIN)
+        self._apart = {link_of(thing) for thing in joining if key(thing) in self._differed}
+        """The ports that stay where they are, though they were another's."""
         self._masters = {link.name: link.master for link in wanted.links}
         self._refused: dict[Hashable, Refused] = {}
         self._done = 0
@@ -154,6 +157,8 @@ class _Work:
         return needs(step.thing) + ([master] if master is not None else [])
 
     def _is_left(self, step: Step) -> bool:
+        if step.phase is Phase.VLANS and link_of(step.thing) in self._apart:
+            return True
         return step.action is not Action.ADD and key(step.thing) in self._differed
 
     @property
@@ -197,6 +202,8 @@ def _differing(first: Plan, there: Snapshot) -> frozenset[Hashable]:
 
 def _unmoved(steps: list[Step]) -> str:
     """How that differs which they are of."""
-    if changes := [said_of(change) for step in steps for change in step.changes]:
-        return ", ".join(changes)
+    apart = any(step.phase is Phase.JOIN for step in steps)
+    changes = [change for step in steps if not (apart and step.phase is Phase.PORT) for change in step.changes]
+    if changes:
+        return "; ".join(map(said_of, changes))
     return "it is there" if steps[0].action is Action.REMOVE else "it isn't there"

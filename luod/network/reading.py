@@ -5,11 +5,13 @@ net/bridge/br_fdb.c.
 """
 
 import errno
+import gc
 import os
 import socket
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -141,10 +143,23 @@ def look(ip: IPRoute, sysfs: Path = Path("/sys")) -> Look:
     """Look at everything. Raises OSError where the kernel doesn't answer."""
     ip.register_policy(LEAN)
     try:
-        reader = _Reader(ip, sysfs)
-        return Look(reader.snapshot(), {name: number for number, name in reader.names.items()})
+        with _uncollected():
+            reader = _Reader(ip, sysfs)
+            return Look(reader.snapshot(), {name: number for number, name in reader.names.items()})
     finally:
         ip.register_policy(POLICY)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without Python's garbage collector: the more there is that all lasts, the more it looks at, again and again."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 class _Message:
@@ -382,7 +397,7 @@ class _Reader:
         )
 
     def _is_its_own(self, number: int, attributes: _Told) -> bool:
-        """Whether a link's address isn't another's: a port of a bond has that one's, or with some it is the other way."""
+        """Whether a link's address isn't another's: a port of a bond has that one's, or the other way round."""
         if attributes.nested("IFLA_LINKINFO")("IFLA_INFO_SLAVE_KIND") == "bond":
             return attributes("IFLA_MASTER") in self._like_their_ports
         return number not in self._like_their_ports
