@@ -109,7 +109,7 @@ NO_MAC: Final = "00:00:00:00:00:00"
 NLM_F_DUMP_INTR: Final = 0x10
 NLA_TYPE_MASK: Final = 0x3FFF
 ATTRIBUTE: Final = struct.Struct("HH")
-PATIENCE: Final = 5.0
+PATIENCE: Final = 1.0
 """Seconds for which the kernel is asked again where a network changed while it told of it; then that has to do."""
 
 OF_KIND: Final[Mapping[str, type[Settings]]] = {
@@ -400,6 +400,8 @@ class _Reader:
         return settings(**given)
 
     def _vids(self) -> Iterator[Vid]:
+        if "bridge" not in self._kinds.values():
+            return
         for message in _dump(self._ip.link, family=AF_BRIDGE, ext_mask=RTEXT_FILTER_BRVLAN_COMPRESSED):
             link = self.names.get(message["index"])
             spec = _Told(message)("IFLA_AF_SPEC")
@@ -420,10 +422,11 @@ class _Reader:
                     yield Vid(link=link, vid=each, pvid=pvid, untagged=untagged)
 
     def _addresses(self) -> Iterator[Address]:
-        for message in _dump(self._ip.addr):
-            number, family, prefixlen = message["index"], message["family"], message["prefixlen"]
+        each = ((family, message) for family in FAMILIES for message in _dump(self._ip.addr, family=family))
+        for family, message in each:
+            number, prefixlen = message["index"], message["prefixlen"]
             link = self.names.get(number)
-            if link is None or family not in FAMILIES:
+            if link is None or message["family"] != family:
                 continue
             attributes = _Told(message)
             far = attributes("IFA_ADDRESS")
@@ -579,6 +582,8 @@ class _Reader:
                 yield Neighbour(link=link, family=family, address=attributes("NDA_DST"), mac=mac, flags=flags)
 
     def _fdb(self) -> Iterator[FdbEntry]:
+        if not {"bridge", "vxlan"} & set(self._kinds.values()):
+            return
         for message in _dump(self._ip.neigh, family=AF_BRIDGE):
             number, state, flags = message["ifindex"], message["state"], message["flags"]
             link = self.names.get(number)
