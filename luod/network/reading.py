@@ -104,6 +104,8 @@ NTF_EXT_LEARNED: Final = 0x10
 NTF_OFFLOADED: Final = 0x20
 NTF_STICKY: Final = 0x40
 NTF_ROUTER: Final = 0x80
+NO_TEXT: Final = "\ufffd"
+"""Where something wasn't in UTF-8."""
 NO_MAC: Final = "00:00:00:00:00:00"
 
 NLM_F_DUMP_INTR: Final = 0x10
@@ -214,7 +216,7 @@ class _Told:
 
     def __call__(self, name: str) -> Any:
         slot = self._slot(name)
-        return None if slot is None else slot[1]
+        return None if slot is None else _text(slot[1])
 
     def nested(self, name: str) -> "_Attributes":
         return _Attributes(self(name))
@@ -247,6 +249,11 @@ class _Attributes:
         """As the kernel has sent it, without the header."""
         slot = self._slots.get(name)
         return b"" if slot is None else _payload(slot)
+
+
+def _text(value: Any) -> Any:
+    """A value; what isn't in UTF-8 comes as bytes."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _payload(slot: Any) -> bytes:
@@ -331,6 +338,8 @@ class _Reader:
         self._kinds[number] = kind or ""
         if address is not None:
             self._macs[number] = address
+        if NO_TEXT in name:
+            raise _NotCarried("its name is no text")
         if "IFLA_LINK_NETNSID" in attributes:
             raise _NotCarried(f"the other end of this {kind} is in another network namespace")
         path = None
@@ -347,11 +356,15 @@ class _Reader:
         port_kind = info("IFLA_INFO_SLAVE_KIND")
         inet6 = attributes.nested("IFLA_AF_SPEC").nested("AF_INET6")
         properties = attributes("IFLA_PROP_LIST")
+        alias = attributes("IFLA_IFALIAS")
+        if alias is not None and NO_TEXT in alias:
+            self._leave_out(f"alias of {name}", "it is no text", name)
+            alias = None
         return Link(
             name=name,
             kind=kind,
-            altnames=tuple(slot[1] for slot in properties["attrs"]) if properties else (),
-            alias=attributes("IFLA_IFALIAS"),
+            altnames=tuple(slot[1] for slot in properties["attrs"] if isinstance(slot[1], str)) if properties else (),
+            alias=alias,
             mtu=attributes("IFLA_MTU"),
             address=None if port_kind == "bond" or kind == "loopback" else address,
             permanent_address=permanent if kind == "physical" else None,

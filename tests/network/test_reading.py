@@ -130,6 +130,21 @@ def test_an_alias_may_be_in_any_language(namespace, link):
     assert link("new").alias == "Brücke, erste"
 
 
+def test_names_that_are_no_text_do_no_harm(namespace, see):
+    namespace.run("ip", "link", "add", "new", "type", "bridge")
+    namespace.run(b"ip", b"link", b"set", b"new", b"alias", b"br\xfccke")
+    namespace.run(b"ip", b"link", b"add", b"br\xfccke", b"type", b"bridge")
+    namespace.run(b"ip", b"address", b"add", b"10.0.0.1/24", b"dev", b"br\xfccke")
+    namespace.run(b"ip", b"rule", b"add", b"iif", b"br\xfccke", b"table", b"7")
+    seen = see()
+    assert [(link.name, link.alias) for link in seen.links] == [("lo", None), ("new", None)]
+    assert [(left.what, left.reason) for left in seen.left_out] == [
+        ("alias of new", "it is no text"),
+        ("link br\ufffdcke", "its name is no text"),
+    ]
+    assert Snapshot.decode(seen.encode()) == seen
+
+
 @pytest.mark.parametrize(
     ("words", "setting", "value"),
     [
