@@ -108,12 +108,14 @@ NTF_EXT_LEARNED: Final = 0x10
 NTF_OFFLOADED: Final = 0x20
 NTF_STICKY: Final = 0x40
 NTF_ROUTER: Final = 0x80
+NO_TEXT: Final = "\ufffd"
+"""Where something wasn't in UTF-8."""
 NO_MAC: Final = "00:00:00:00:00:00"
 
 NLM_F_DUMP_INTR: Final = 0x10
 NLA_TYPE_MASK: Final = 0x3FFF
 ATTRIBUTE: Final = struct.Struct("HH")
-PATIENCE: Final = 5.0
+PATIENCE: Final = 1.0
 """Seconds for which the kernel is asked again where a network changed while it told of it; then that has to do."""
 
 OF_KIND: Final[Mapping[str, type[Settings]]] = {
@@ -231,7 +233,7 @@ class _Told:
 
     def __call__(self, name: str) -> Any:
         slot = self._slot(name)
-        return None if slot is None else slot[1]
+        return None if slot is None else _text(slot[1])
 
     def nested(self, name: str) -> "_Attributes":
         return _Attributes(self(name))
@@ -264,6 +266,11 @@ class _Attributes:
         """As the kernel has sent it, without the header."""
         slot = self._slots.get(name)
         return b"" if slot is None else _payload(slot)
+
+
+def _text(value: Any) -> Any:
+    """A value; what isn't in UTF-8 comes as bytes."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _payload(slot: Any) -> bytes:
@@ -355,6 +362,8 @@ class _Reader:
         self._kinds[number] = kind or ""
         if address is not None:
             self._macs[number] = address
+        if NO_TEXT in name:
+            raise _NotCarried("its name is no text")
         if "IFLA_LINK_NETNSID" in attributes:
             raise _NotCarried(f"the other end of this {kind} is in another network namespace")
         path = None
@@ -371,11 +380,15 @@ class _Reader:
         port_kind = info("IFLA_INFO_SLAVE_KIND")
         inet6 = attributes.nested("IFLA_AF_SPEC").nested("AF_INET6")
         properties = attributes("IFLA_PROP_LIST")
+        alias = attributes("IFLA_IFALIAS")
+        if alias is not None and NO_TEXT in alias:
+            self._leave_out(f"alias of {name}", "it is no text", name)
+            alias = None
         return Link(
             name=name,
             kind=kind,
-            altnames=tuple(slot[1] for slot in properties["attrs"]) if properties else (),
-            alias=attributes("IFLA_IFALIAS"),
+            altnames=tuple(slot[1] for slot in properties["attrs"] if isinstance(slot[1], str)) if properties else (),
+            alias=alias,
             mtu=attributes("IFLA_MTU"),
             address=address if kind != "loopback" and self._is_its_own(number, attributes) else None,
             permanent_address=permanent if kind == "physical" else None,
@@ -430,6 +443,8 @@ class _Reader:
         return settings(**given)
 
     def _vids(self) -> Iterator[Vid]:
+        if "bridge" not in self._kinds.values():
+            return
         for message in _dump(self._ip.link, family=AF_BRIDGE, ext_mask=RTEXT_FILTER_BRVLAN_COMPRESSED):
             link = self.names.get(message["index"])
             spec = _Told(message)("IFLA_AF_SPEC")
@@ -450,10 +465,11 @@ class _Reader:
                 yield Vid(link=link, vid=begin, last=last, pvid=pvid, untagged=untagged)
 
     def _addresses(self) -> Iterator[Address]:
-        for message in _dump(self._ip.addr):
-            number, family, prefixlen = message["index"], message["family"], message["prefixlen"]
+        each = ((family, message) for family in FAMILIES for message in _dump(self._ip.addr, family=family))
+        for family, message in each:
+            number, prefixlen = message["index"], message["prefixlen"]
             link = self.names.get(number)
-            if link is None or family not in FAMILIES:
+            if link is None or message["family"] != family:
                 continue
             attributes = _Told(message)
             far = attributes("IFA_ADDRESS")
@@ -609,6 +625,8 @@ class _Reader:
                 yield Neighbour(link=link, family=family, address=attributes("NDA_DST"), mac=mac, flags=flags)
 
     def _fdb(self) -> Iterator[FdbEntry]:
+        if not {"bridge", "vxlan"} & set(self._kinds.values()):
+            return
         for message in _dump(self._ip.neigh, family=AF_BRIDGE):
             number, state, flags = message["ifindex"], message["state"], message["flags"]
             link = self.names.get(number)
