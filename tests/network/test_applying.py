@@ -4,9 +4,8 @@ import ctypes
 import os
 
 import pytest
-from pyroute2 import IPRoute
 
-from luod.network.applying import Arrivals, apply, compare
+from luod.network.applying import Arrivals, apply
 from luod.network.model import (
     Address,
     Bond,
@@ -16,29 +15,17 @@ from luod.network.model import (
     Macvlan,
     Nexthop,
     Route,
-    Snapshot,
     Tun,
     Vlan,
 )
-from luod.network.reading import look
 
 from .kinds import NETWORKS, commands
 from .normal import addresses, links, picture
 from .spaces import need, supports
+from .steps import applied, lacks, taken
 
 _CAPABILITIES = 0x20080522
 """The version of what capset(2) is given."""
-
-
-def taken(namespace):
-    """What there is, as it comes over."""
-
-    def seen():
-        with IPRoute() as ip:
-            return look(ip).snapshot
-
-    snapshot = namespace(seen)
-    return Snapshot.decode(snapshot.encode())
 
 
 def give_up_capabilities():
@@ -52,10 +39,6 @@ def give_up_capabilities():
 def set_up(namespace, lines):
     for line in lines:
         namespace.run(*line)
-
-
-def applied(namespace, wanted, *, wait=0.0, leave=False):
-    return namespace(apply, wanted, wait=wait, leave=leave)
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
@@ -73,8 +56,7 @@ def test_comes_back_as_it_was(kind, namespace, another):
 def test_what_is_equal_is_left_alone(kind, namespace):
     set_up(namespace, commands(kind))
     wanted = taken(namespace)
-    plan = namespace(compare, wanted)
-    assert (plan.steps, plan.impossible) == ((), ())
+    assert lacks(namespace, wanted) == []
     before = picture(namespace)
     report = applied(namespace, wanted)
     assert picture(namespace) == before
@@ -88,7 +70,7 @@ def test_a_second_time_does_nothing(kind, namespace, another):
     wanted = taken(namespace)
     first = applied(another, wanted)
     before = picture(another)
-    assert another(compare, wanted).steps == ()
+    assert lacks(another, wanted) == []
     second = applied(another, wanted)
     assert picture(another) == before
     assert (second.done, second.failed) == (0, ())
@@ -109,7 +91,7 @@ def test_what_is_half_made_is_mended(kind, left_out, namespace, another):
             another.has(*line)
     report = applied(another, wanted)
     assert report.failed == ()
-    assert another(compare, wanted).steps == ()
+    assert lacks(another, wanted) == []
 
 
 def set_otherwise(namespace):
@@ -302,4 +284,4 @@ def test_a_thousand_taps(namespace, another):
     report = applied(another, wanted)
     assert report.failed == ()
     assert report.done == 1001
-    assert another(compare, wanted).steps == ()
+    assert lacks(another, wanted) == []
