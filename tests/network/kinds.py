@@ -118,7 +118,7 @@ LINKS = {
         ("bond", "dummy"),
         """
         ip link add bond0 type bond mode active-backup arp_interval 100 arp_ip_target 10.0.0.1,10.0.0.2
-        ip link set bond0 type bond arp_validate active arp_all_targets all missed_max 5
+        ip link set bond0 type bond arp_validate active arp_all_targets all arp_missed_max 5
         ip link add d0 type dummy
         ip link set d0 master bond0
         ip link set bond0 up
