@@ -19,9 +19,10 @@ VERSION: Final = 1
 FOREVER: Final = None
 """When what has no end is over."""
 
-Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=15, pattern=r"^[^/:\s]+$")]
-"""A link's, as the kernel allows it (dev_valid_name)."""
-AltName: TypeAlias = Annotated[str, Field(min_length=1, max_length=127, pattern=r"^[^/:\s]+$")]
+Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=15, pattern=r"^[^/:%\x00\t\n\v\f\r \u00a0]+$")]
+"""A link's, as the kernel allows it (dev_valid_name); by a "%" it would choose one itself."""
+AltName: TypeAlias = Annotated[str, Field(min_length=1, max_length=127, pattern=r"^[^\x00]+$")]
+"""The kernel allows any."""
 Mac: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2})*$", max_length=95)]
 U8: TypeAlias = Annotated[int, Field(ge=0, lt=1 << 8)]
 U16: TypeAlias = Annotated[int, Field(ge=0, lt=1 << 16)]
@@ -473,6 +474,11 @@ class Snapshot(Record):
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise BadSnapshot(f"{where}: {first['msg']}") from None
+            raise BadSnapshot(refusal(error)) from None
+
+
+def refusal(error: ValidationError) -> str:
+    """The first thing that is wrong with a model, and where."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}"

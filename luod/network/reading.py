@@ -18,6 +18,7 @@ from pathlib import Path
 from socket import AF_BRIDGE, AF_INET, AF_INET6, AF_UNSPEC
 from typing import Any, Final, TypeVar
 
+from pydantic import ValidationError
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE, RTM_NEWRULE
@@ -50,6 +51,7 @@ from luod.network.model import (
     Vid,
     Vlan,
     Vxlan,
+    refusal,
 )
 
 complete()
@@ -345,6 +347,9 @@ class _Reader:
     def _leave_out(self, what: str, reason: str, link: str | None) -> None:
         self._left_out.append(LeftOut(what=what, reason=reason, link=link))
 
+    def _leave_out_bad(self, what: str, error: ValidationError, link: str | None) -> None:
+        self._leave_out(what, f"it can't be written down: {refusal(error)}", link)
+
     def _links(self) -> Iterator[Link]:
         for message, attributes in self._messages:
             name = self.names[message["index"]]
@@ -352,6 +357,8 @@ class _Reader:
                 yield self._link(message["index"], message["ifi_type"], message["flags"], attributes)
             except _NotCarried as left:
                 self._leave_out(f"link {name}", str(left), name)
+            except ValidationError as error:
+                self._leave_out_bad(f"link {name}", error, name)
 
     def _link(self, number: int, device_type: int, flags: int, attributes: _Told) -> Link:
         name = self.names[number]
@@ -377,6 +384,8 @@ class _Reader:
         elif kind not in OF_KIND and kind not in WITHOUT_SETTINGS:
             raise _NotCarried(f"links of the kind {kind} aren't handed over")
         lower = self._name(attributes("IFLA_LINK")) if kind in WITH_LOWER else None
+        if kind in WITH_LOWER and lower is None:
+            raise _NotCarried("what it stands on isn't there")
         port_kind = info("IFLA_INFO_SLAVE_KIND")
         inet6 = attributes.nested("IFLA_AF_SPEC").nested("AF_INET6")
         properties = attributes("IFLA_PROP_LIST")
@@ -541,9 +550,13 @@ class _Reader:
             if several := attributes("RTA_MULTIPATH"):
                 each = [(hop, _Attributes(hop)) for hop in several]
                 encapsulated = any("RTA_ENCAP_TYPE" in of for _, of in each)
+                numbers = [hop["oif"] for hop in several]
                 hops = tuple(self._nexthop(hop["oif"], hop["flags"], of, hop["hops"] + 1) for hop, of in each)
             else:
-                hops = (self._nexthop(attributes("RTA_OIF"), message["flags"], attributes, 1),)
+                numbers = [attributes("RTA_OIF")]
+                hops = (self._nexthop(numbers[0], message["flags"], attributes, 1),)
+            if any(number and number not in self.names for number in numbers):
+                return  # its link has come since the links were looked at
         if encapsulated:
             what = f"route {destination}" + (f" table {table}" if table != 254 else "")
             self._leave_out(what, "routes that encapsulate aren't handed over", hops[0].link if hops else None)
@@ -581,37 +594,44 @@ class _Reader:
             if family is None:
                 continue
             attributes = _Told(message)
-            suppressed = attributes("FRA_SUPPRESS_PREFIXLEN")
-            rule = Rule(
-                family=family,
-                priority=attributes("FRA_PRIORITY") or 0,
-                action=message["action"],
-                table=(attributes("FRA_TABLE") or None) if message["action"] == FR_ACT_TO_TBL else None,
-                goto=attributes("FRA_GOTO") if message["action"] == FR_ACT_GOTO else None,
-                invert=bool(message["flags"] & FIB_RULE_INVERT),
-                source=f"{attributes('FRA_SRC')}/{message['src_len']}" if "FRA_SRC" in attributes else None,
-                destination=f"{attributes('FRA_DST')}/{message['dst_len']}" if "FRA_DST" in attributes else None,
-                tos=message["tos"],
-                iifname=attributes("FRA_IIFNAME"),
-                oifname=attributes("FRA_OIFNAME"),
-                fwmark=attributes("FRA_FWMARK"),
-                fwmask=attributes("FRA_FWMASK"),
-                ip_proto=attributes("FRA_IP_PROTO"),
-                sport_range=_range(attributes("FRA_SPORT_RANGE")),
-                dport_range=_range(attributes("FRA_DPORT_RANGE")),
-                uid_range=_range(attributes("FRA_UID_RANGE")),
-                l3mdev=attributes("FRA_L3MDEV"),
-                tun_id=attributes("FRA_TUN_ID"),
-                suppress_prefixlen=suppressed if suppressed != 0xFFFFFFFF else None,
-                suppress_ifgroup=attributes("FRA_SUPPRESS_IFGROUP"),
-                protocol=attributes("FRA_PROTOCOL"),
-            )
+            try:
+                rule = self._rule(message, family, attributes)
+            except ValidationError as error:
+                self._leave_out_bad(f"rule {attributes('FRA_PRIORITY') or 0} of {family}", error, None)
+                continue
             more = [number for number, value in attributes.unknown() if not _is_a_whole_port(number, value)]
             if more or "FRA_FLOW" in attributes:
                 what = f"rule {rule.priority} of {family}"
                 self._leave_out(what, "it has a selector that isn't handed over", rule.iifname or rule.oifname)
             elif not _is_usual(rule):
                 yield rule
+
+    def _rule(self, message: Any, family: Family, attributes: _Told) -> Rule:
+        suppressed = attributes("FRA_SUPPRESS_PREFIXLEN")
+        return Rule(
+            family=family,
+            priority=attributes("FRA_PRIORITY") or 0,
+            action=message["action"],
+            table=(attributes("FRA_TABLE") or None) if message["action"] == FR_ACT_TO_TBL else None,
+            goto=attributes("FRA_GOTO") if message["action"] == FR_ACT_GOTO else None,
+            invert=bool(message["flags"] & FIB_RULE_INVERT),
+            source=f"{attributes('FRA_SRC')}/{message['src_len']}" if "FRA_SRC" in attributes else None,
+            destination=f"{attributes('FRA_DST')}/{message['dst_len']}" if "FRA_DST" in attributes else None,
+            tos=message["tos"],
+            iifname=attributes("FRA_IIFNAME"),
+            oifname=attributes("FRA_OIFNAME"),
+            fwmark=attributes("FRA_FWMARK"),
+            fwmask=attributes("FRA_FWMASK"),
+            ip_proto=attributes("FRA_IP_PROTO"),
+            sport_range=_range(attributes("FRA_SPORT_RANGE")),
+            dport_range=_range(attributes("FRA_DPORT_RANGE")),
+            uid_range=_range(attributes("FRA_UID_RANGE")),
+            l3mdev=attributes("FRA_L3MDEV"),
+            tun_id=attributes("FRA_TUN_ID"),
+            suppress_prefixlen=suppressed if suppressed != 0xFFFFFFFF else None,
+            suppress_ifgroup=attributes("FRA_SUPPRESS_IFGROUP"),
+            protocol=attributes("FRA_PROTOCOL"),
+        )
 
     def _neighbours(self) -> Iterator[Neighbour]:
         for message in _dump(self._ip.neigh, family=AF_UNSPEC):
@@ -621,8 +641,11 @@ class _Reader:
             attributes = _Told(message)
             mac = attributes("NDA_LLADDR")
             if mac:
-                flags = message["flags"] & NTF_ROUTER
-                yield Neighbour(link=link, family=family, address=attributes("NDA_DST"), mac=mac, flags=flags)
+                address, flags = attributes("NDA_DST"), message["flags"] & NTF_ROUTER
+                try:
+                    yield Neighbour(link=link, family=family, address=address, mac=mac, flags=flags)
+                except ValidationError as error:
+                    self._leave_out_bad(f"neighbour {address} dev {link}", error, link)
 
     def _fdb(self) -> Iterator[FdbEntry]:
         if not {"bridge", "vxlan"} & set(self._kinds.values()):
@@ -637,6 +660,8 @@ class _Reader:
                 continue
             attributes = _Told(message)
             mac, master, destination = attributes("NDA_LLADDR"), attributes("NDA_MASTER"), attributes("NDA_DST")
+            if (via := attributes("NDA_IFINDEX")) and via not in self.names:
+                continue
             if flags & NTF_SELF:
                 if mac == NO_MAC and destination == self._default_destinations.get(number):
                     continue
@@ -654,7 +679,7 @@ class _Reader:
                 port=attributes("NDA_PORT"),
                 vni=attributes("NDA_VNI"),
                 src_vni=attributes("NDA_SRC_VNI"),
-                via=self._name(attributes("NDA_IFINDEX")),
+                via=self._name(via),
             )
 
 
