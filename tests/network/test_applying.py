@@ -2,9 +2,11 @@
 
 import ctypes
 import os
+import subprocess
 
 import pytest
 
+from luod.network import applying, reading
 from luod.network.applying import Arrivals, apply
 from luod.network.model import (
     Address,
@@ -235,6 +237,23 @@ def test_nonsense_is_told_of_and_the_rest_is_done(nonsense, another):
     (failed,) = report.failed
     assert failed.reason not in ("", "None")
     assert [rule["priority"] for rule in another.ip("rule", "show")].count(9) == 1
+
+
+def test_what_another_does_meanwhile_is_no_failure(another, monkeypatch):
+    done_by_another = ["ip rule add pref 9 lookup 7", "ip link add br0 type bridge", "ip link set br0 up"]
+
+    def look(ip):
+        seen = reading.look(ip)
+        for line in done_by_another:
+            subprocess.run(line.split(), check=True)
+        done_by_another.clear()
+        return seen
+
+    monkeypatch.setattr(applying, "look", look)
+    br0 = Link(name="br0", kind="bridge", mtu=1500, up=True)
+    rule = Rule(family="inet", priority=9, action=1, table=7, protocol=0)
+    wanted = Snapshot(taken=1, boot_id="b", kernel="7.3", links=(br0,), rules=(rule,))
+    assert applied(another, wanted).failed == ()
 
 
 def test_what_is_over_is_told_of(wanted, another):
