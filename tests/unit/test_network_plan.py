@@ -25,9 +25,10 @@ from luod.network.model import (
     Vlan,
     Vxlan,
 )
-from luod.network.plan import Action, Change, Phase, plan
-from luod.network.recognition import renames, without_blocked
+from luod.network.plan import plan
+from luod.network.plan.recognition import renames, without_blocked
 from luod.network.relations import lower_first, ranges, spread
+from luod.network.steps import Action, Change, Phase
 
 NOW = 1_000_000.0
 ADD, SET, REMOVE = Action

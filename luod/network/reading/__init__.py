@@ -27,7 +27,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from luod.network.lacking import complete, numbered
+from luod.network.reading.lacking import complete, numbered
 from luod.network.model import (
     Address,
     Bond,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from luod.network.model import Link, Settings, Snapshot
-from luod.network.recognition import as_wanted, recognise, renames, without_blocked
+from luod.network.plan.recognition import as_wanted, recognise, renames, without_blocked
 from luod.network.relations import lower_first, needs
 from luod.network.steps import Action, Change, Phase, Step
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from luod.network.attributes import nested
+from luod.network.changing.links import nested
 from luod.network.model import Address, FdbEntry, Neighbour, Nexthop, Route, Rule, Vid
 
 FAMILIES: Final = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}

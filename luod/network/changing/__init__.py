@@ -10,8 +10,8 @@ from typing import Any, Final
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from luod.network import entries, taps
-from luod.network.attributes import IFF_UP, making, setting
+from luod.network.changing import entries, taps
+from luod.network.changing.links import IFF_UP, making, setting
 from luod.network.model import (
     Address,
     BondPort,
