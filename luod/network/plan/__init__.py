@@ -7,11 +7,11 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator
 from typing import Final
 
-from luod.network.plan.links import Links
 from luod.network.model import Address, FdbEntry, Neighbour, Route, Rule, Snapshot
+from luod.network.plan.links import Links
+from luod.network.plan.vlans import Vlans
 from luod.network.relations import Thing, key, needs
 from luod.network.steps import Action, Change, Phase, Plan, Step
-from luod.network.plan.vlans import Vlans
 
 _ENDS: Final = frozenset({"valid_until", "preferred_until"})
 _NONE_IS_NONE: Final = frozenset({"prefsrc"})

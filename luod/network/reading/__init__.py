@@ -27,7 +27,6 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from luod.network.reading.lacking import complete, numbered
 from luod.network.model import (
     Address,
     Bond,
@@ -51,6 +50,7 @@ from luod.network.model import (
     Vlan,
     Vxlan,
 )
+from luod.network.reading.lacking import complete, numbered
 
 complete()
 
