@@ -13,6 +13,7 @@ from typing import Final, Self
 
 from pyroute2 import IPRoute
 
+from luod.network.abi import RTMGRP_LINK
 from luod.network.changing import Changer, Refused
 from luod.network.model import Link, Snapshot
 from luod.network.plan import plan
@@ -22,7 +23,6 @@ from luod.network.report import Report, Trouble
 from luod.network.steps import Action, Phase, Plan, Step
 from luod.network.words import said, said_of
 
-RTMGRP_LINK: Final = 1
 ROUNDS: Final = 12
 """How often at most, where something undoes what is done."""
 _ANY_LENGTH: Final = 1

@@ -12,12 +12,24 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from luod.errors import LuodError
+from luod.network.abi import (
+    RT_TABLE_MAIN,
+    RTN_BLACKHOLE,
+    RTN_PROHIBIT,
+    RTN_THROW,
+    RTN_UNICAST,
+    RTN_UNREACHABLE,
+    RTPROT_BOOT,
+)
 
 VERSION: Final = 1
 """What a reader must know. A field that a reader may pass over comes without a new version."""
 
 FOREVER: Final = None
 """When what has no end is over."""
+
+WITHOUT_NEXTHOPS: Final = frozenset({RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT, RTN_THROW})
+"""The types of routes that lead nowhere."""
 
 Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=15, pattern=r"^[^/:\s]+$")]
 """A link's, as the kernel allows it (dev_valid_name)."""
@@ -344,17 +356,17 @@ class Nexthop(Record):
 
 
 class Route(Record):
-    """A route. `type` is RTN_UNICAST or of those without next hops: RTN_BLACKHOLE, UNREACHABLE, PROHIBIT, THROW."""
+    """A route. `type` is RTN_UNICAST, or one of WITHOUT_NEXTHOPS."""
 
     family: Family
     destination: str
     """Such as 10.0.0.0/8; 0.0.0.0/0 or ::/0 where others say default."""
     source: str | None = None
     tos: U8 = 0
-    table: U32 = 254
-    protocol: U8 = 3
+    table: U32 = RT_TABLE_MAIN
+    protocol: U8 = RTPROT_BOOT
     scope: U8 = 0
-    type: U8 = 1
+    type: U8 = RTN_UNICAST
     priority: U32 = 0
     nexthops: tuple[Nexthop, ...] = ()
     prefsrc: str | None = None
