@@ -101,9 +101,9 @@ class Departures:
         means.recorder.note("prepare", via=update.via)
         updates.go_on("preflight")
         facts = await self._require_good(update)
+        await self._write_network_down(update)
         await self._ask_all(update)
         await self._carry_over(update)
-        await self._write_network_down(update)
         if update.via is Via.DIRECT:
             updates.go_on("what is written goes to disk")
             await _in_thread(os.sync)
@@ -135,7 +135,9 @@ class Departures:
             raise errors.UpdateAborted(f"it can't be preserved again: session {', '.join(left)}")
 
     async def _write_network_down(self, update: LiveUpdate) -> None:
-        """Raises UpdateAborted where the network would go over as it was some time ago, or not at all."""
+        """While all are still at work, for it takes a second. Raises UpdateAborted where the network would go over as it
+        was some time ago, or not at all.
+        """
         means = self._means
         links = means.handover()
         if not links:

@@ -20,9 +20,9 @@ _OLD: Final = LEAVING | {"stopping", "stopped", "shutdown", "kexec", "last"}
 """What happened in the kernel that was left."""
 
 _LEAVING: Final = {
+    "network": "network",
     "asked": "clients get ready",
     "carried": "carry over",
-    "network": "network",
     "loaded": "sync, load again",
     "freeze": "last checks",
     "frozen": "owners are paused",

@@ -689,7 +689,7 @@ async def test_the_network_goes_over_as_it_is_then(host, handing):
     assert await contents(host, "ram") == {0: b"one"}
     async with host.client() as luod:
         events = [event["what"] for event in (await luod.timeline()).events]
-    assert events.index("carried") < events.index("network") < events.index("loaded")
+    assert events.index("prepare") < events.index("network") < events.index("carried")
 
 
 async def test_where_nothing_is_to_go_over_nobody_looks_at_the_network(host):

@@ -4,7 +4,7 @@ import errno
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from pyroute2 import IPRoute
@@ -87,6 +87,9 @@ class Changer:
             self._add(link, peer)
         for made in (link, peer) if peer else (link,):
             self._numbers[made.name] = socket.if_nametoindex(made.name)
+        if isinstance(link.settings, Tun) and link.address is not None:
+            with suppress(NetlinkError):  # another look shows it. Later, udev may have given it one of its own
+                self._ip.link("set", index=self._numbers[link.name], address=link.address)
 
     def _add(self, link: Link, peer: Link | None) -> None:
         try:
