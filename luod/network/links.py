@@ -12,6 +12,8 @@ from luod.network.steps import Action, Change, Phase, Step
 _IN_PASSING: Final = frozenset({"master", "settings.primary", "port.backup_port"})
 """The fields that name a link without which a link can be nevertheless."""
 _NOT_SET: Final = frozenset({"name", "kind", "permanent_address", "path", "lower", "altnames", "settings", "port"})
+_UNORDERED: Final = frozenset({"macaddr"})
+"""What the kernel tells in the order of a hash table."""
 
 
 class Links:
@@ -108,6 +110,8 @@ def changes(link: Link, there: Link) -> Iterator[Change]:
 def _settings(field: str, ours: Settings | None, theirs: Settings | None) -> Iterator[Change]:
     for name, after in ours.given().items() if ours else ():
         before = getattr(theirs, name, None)
+        if name in _UNORDERED and before is not None and set(before) == set(after):
+            continue
         if before != after:
             yield Change(f"{field}.{name}", before, after)
 

@@ -39,9 +39,14 @@ def _open(name: str, tun: Tun, flags: int) -> None:
     try:
         fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
         if tun.owner is not None:
-            fcntl.ioctl(fd, TUNSETOWNER, tun.owner)
+            fcntl.ioctl(fd, TUNSETOWNER, _as_int(tun.owner))
         if tun.group is not None:
-            fcntl.ioctl(fd, TUNSETGROUP, tun.group)
+            fcntl.ioctl(fd, TUNSETGROUP, _as_int(tun.group))
         fcntl.ioctl(fd, TUNSETPERSIST, 1)
     finally:
         os.close(fd)
+
+
+def _as_int(number: int) -> int:
+    """As C's int has it, which ioctl takes."""
+    return number - (1 << 32) if number >> 31 else number

@@ -14,6 +14,7 @@ from luod.network.model import (
     BridgePort,
     FdbEntry,
     Link,
+    Macvlan,
     Neighbour,
     Nexthop,
     Route,
@@ -201,6 +202,15 @@ def test_the_changes_say_what_was_there():
 
 def test_a_link_leaves_a_master_that_it_had_not():
     assert done(a_network(a_link("d0")), a_network(a_bridge(), a_link("d0", master="br0"))) == [(SET, "d0", "master")]
+
+
+def test_the_order_of_the_macs_that_a_macvlan_takes_from_does_not_count():
+    def network(*macs):
+        return a_network(a_link("m0", "macvlan", settings=Macvlan(mode=16, macaddr=macs)))
+
+    one, other = "02:00:00:00:00:01", "02:00:00:00:00:02"
+    assert steps(network(one, other), network(other, one)) == ()
+    assert done(network(one), network(other)) == [(SET, "m0", "settings.macaddr")]
 
 
 def test_other_names_are_added_to_those_that_are_there():
