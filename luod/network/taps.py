@@ -17,7 +17,7 @@ IFF_NO_PI: Final = 0x1000
 IFF_VNET_HDR: Final = 0x4000
 IFF_TUN_EXCL: Final = 0x8000
 
-_DEVICE: Final = "/dev/net/tun"
+DEVICE: Final = "/dev/net/tun"
 
 
 def make(name: str, tun: Tun) -> None:
@@ -35,7 +35,7 @@ def _open(name: str, tun: Tun, flags: int) -> None:
     flags |= 0 if tun.pi else IFF_NO_PI
     flags |= IFF_VNET_HDR if tun.vnet_hdr else 0
     flags |= IFF_MULTI_QUEUE if tun.multi_queue else 0
-    fd = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    fd = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
     try:
         fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
         if tun.owner is not None:

@@ -230,6 +230,24 @@ def test_a_card_is_known_by_its_permanent_address_whatever_its_name():
     assert found.equal == 1
 
 
+def test_all_that_names_a_card_by_its_other_name_means_it():
+    def network(name):
+        fdb = [FdbEntry(link="x0", mac="02:00:00:00:00:09", state=0x80, flags=2, destination="10.0.0.9", via=name)]
+        return a_network(
+            a_card(name, 1, master="br0", port=BridgePort(cost=7)),
+            a_bridge(),
+            a_port(port={"backup_port": name}),
+            a_vlan("v5", name),
+            a_link("x0", "vxlan", settings=Vxlan(id=1, link=name)),
+            vids=[Vid(link=name, vid=1, pvid=True, untagged=True), Vid(link="tap0", vid=1, pvid=True, untagged=True)],
+            routes=[a_route(link=name), a_route("10.2.0.0/16", link=name)],
+            fdb=fdb,
+        )
+
+    found = plan(network("lan0"), network("eth1"), NOW)
+    assert [(step.phase, step.there) for step in found.steps] == [(Phase.RENAME, "eth1")]
+
+
 def test_a_card_without_one_is_known_by_where_it_is_plugged_in():
     wanted = a_network(a_card("lan0", permanent_address=None, path="pci-0000:00:03.0"))
     there = a_network(
