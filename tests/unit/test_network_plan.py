@@ -263,6 +263,19 @@ def test_of_two_cards_with_one_address_the_path_tells_which():
     assert plan(wanted, there, NOW).names == {"a": "eth1", "b": "eth0"}
 
 
+def test_of_two_cards_with_one_address_and_no_path_the_name_tells_which():
+    wanted = a_network(a_card("b"), a_card("a"))
+    assert plan(wanted, a_network(a_card("a"), a_card("b")), NOW).names == {"a": "a", "b": "b"}
+
+
+@pytest.mark.parametrize("lacking", ["permanent_address", "path"])
+def test_what_two_cards_both_lack_does_not_make_them_one(lacking):
+    one = a_card("eth0", 1, path="pci-1").model_copy(update={lacking: None})
+    other = a_card("eth0", 2, path="pci-2").model_copy(update={lacking: None})
+    found = plan(a_network(one), a_network(other), NOW)
+    assert (found.names, [link.name for link in found.awaited]) == ({}, ["eth0"])
+
+
 def test_another_card_in_the_same_place_is_taken_for_it():
     assert plan(a_network(a_card("a", 1, path="pci-1")), a_network(a_card("a", 2, path="pci-1")), NOW).names == {
         "a": "a"
