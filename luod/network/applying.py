@@ -8,7 +8,6 @@ import select
 import socket
 import time
 from collections.abc import Hashable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import Final, Self
 
 from pyroute2 import IPRoute
@@ -17,7 +16,7 @@ from luod.network.abi import RTMGRP_LINK
 from luod.network.changing import Changer, Refused
 from luod.network.model import Link, Snapshot
 from luod.network.plan import plan
-from luod.network.reading import look
+from luod.network.reading import everything, look
 from luod.network.relations import key, link_of, needs
 from luod.network.report import Report, Trouble
 from luod.network.steps import Action, Phase, Plan, Step
@@ -37,7 +36,7 @@ def apply(wanted: Snapshot, *, wait: float, leave: bool) -> Report:
     Raises OSError where the network can't be looked at.
     """
     began, deadline = time.time(), time.monotonic() + wait
-    with Arrivals() as arrivals, _opened() as ip:
+    with Arrivals() as arrivals, IPRoute(ext_ack=True) as ip:
         work = _Work(ip, wanted, leave=leave)
         work.go_on()
         while work.plan.awaited and not work.is_forbidden and arrivals.wait(deadline - time.monotonic()):
@@ -56,14 +55,7 @@ def apply(wanted: Snapshot, *, wait: float, leave: bool) -> Report:
 
 def compare(wanted: Snapshot) -> Plan:
     """What `apply` would do first. Raises OSError as it does."""
-    with _opened() as ip:
-        return plan(wanted, look(ip).snapshot, time.time())
-
-
-@contextmanager
-def _opened() -> Iterator[IPRoute]:
-    with IPRoute(ext_ack=True) as ip:
-        yield ip
+    return plan(wanted, everything(), time.time())
 
 
 class Arrivals:

@@ -65,6 +65,12 @@ def look(ip: IPRoute, sysfs: Path = Path("/sys")) -> Look:
         return Look(snapshot.model_copy(update={"left_out": tuple(left_out)}), links.numbers())
 
 
+def everything() -> Snapshot:
+    """All of the network namespace of this thread. Raises OSError where the kernel doesn't answer."""
+    with IPRoute() as ip:
+        return look(ip).snapshot
+
+
 @contextmanager
 def _uncollected() -> Iterator[None]:
     """Without Python's garbage collector: the more there is that all lasts, the more it looks at, again and again."""
