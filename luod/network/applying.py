@@ -107,9 +107,10 @@ class _Work:
     def go_on(self) -> None:
         """Until nothing changes any more."""
         for _ in range(ROUNDS):
-            done = self._done
+            if not self.plan.steps:
+                return
             self._round()
-            if self._done == done or not self.look_again():
+            if not self.look_again():
                 return
 
     def look_again(self) -> bool:

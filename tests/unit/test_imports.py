@@ -39,7 +39,17 @@ LAYERS = (
 ONLY_IN = {
     "trio": ("bell", "transport", "conversation", "server", "carry_over", "departure", "daemon", "client", "demo"),
     "pydantic_core": ("ctl",),
-    "pydantic": ("config", "interface", "manifest", "policy", "network.model", "client", "ctl", "demo"),
+    "pydantic": (
+        "config",
+        "interface",
+        "manifest",
+        "policy",
+        "network.model",
+        "network.reading",
+        "client",
+        "ctl",
+        "demo",
+    ),
     "pyroute2": ("network.applying", "network.changing", "network.reading"),
     "click": ("ctl",),
     "rich": ("ctl", "demo"),
