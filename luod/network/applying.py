@@ -17,7 +17,7 @@ from luod.network.changing import Changer, Refused
 from luod.network.model import Link, Snapshot
 from luod.network.plan import plan
 from luod.network.plan.links import identity
-from luod.network.reading import look
+from luod.network.reading import everything, look
 from luod.network.relations import key, link_of, needs
 from luod.network.report import Report, Trouble
 from luod.network.steps import Action, Phase, Plan, Step
@@ -56,8 +56,7 @@ def apply(wanted: Snapshot, *, wait: float, leave: bool) -> Report:
 
 def compare(wanted: Snapshot) -> Plan:
     """What `apply` would do first. Raises OSError as it does."""
-    with IPRoute(ext_ack=True) as ip:
-        return plan(wanted, look(ip).snapshot, time.time())
+    return plan(wanted, everything(), time.time())
 
 
 class Arrivals:
@@ -109,9 +108,10 @@ class _Work:
     def go_on(self) -> None:
         """Until nothing changes any more."""
         for _ in range(ROUNDS):
-            done = self._done
+            if not self.plan.steps:
+                return
             self._round()
-            if self._done == done or not self.look_again():
+            if not self.look_again():
                 return
 
     def look_again(self) -> bool:

@@ -31,9 +31,10 @@ FOREVER: Final = None
 WITHOUT_NEXTHOPS: Final = frozenset({RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT, RTN_THROW})
 """The types of routes that lead nowhere."""
 
-Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=15, pattern=r"^[^/:\s]+$")]
-"""A link's, as the kernel allows it (dev_valid_name)."""
-AltName: TypeAlias = Annotated[str, Field(min_length=1, max_length=127, pattern=r"^[^/:\s]+$")]
+Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=15, pattern=r"^[^/:%\x00\t\n\v\f\r \u00a0]+$")]
+"""A link's, as the kernel allows it (dev_valid_name); by a "%" it would choose one itself."""
+AltName: TypeAlias = Annotated[str, Field(min_length=1, max_length=127, pattern=r"^[^\x00]+$")]
+"""The kernel allows any."""
 Mac: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2})*$", max_length=95)]
 U8: TypeAlias = Annotated[int, Field(ge=0, lt=1 << 8)]
 U16: TypeAlias = Annotated[int, Field(ge=0, lt=1 << 16)]
@@ -449,6 +450,11 @@ class LeftOut(Record):
     reason: str
     link: str | None = None
 
+    @classmethod
+    def refused(cls, what: str, error: ValidationError, link: str | None) -> Self:
+        """What no model can be made of."""
+        return cls(what=what, reason=f"it can't be written down: {_refusal(error)}", link=link)
+
 
 class Snapshot(Record):
     """A network, or what is selected of one, as it was at some time. Each list is in the order of the kernel's dump."""
@@ -485,6 +491,11 @@ class Snapshot(Record):
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise BadSnapshot(f"{where}: {first['msg']}") from None
+            raise BadSnapshot(_refusal(error)) from None
+
+
+def _refusal(error: ValidationError) -> str:
+    """The first thing that is wrong with a model, and where."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}"

@@ -2,20 +2,26 @@
 
 import ctypes
 import os
+import subprocess
 from threading import get_native_id
 
 import pytest
 
+from luod.network import applying, reading
 from luod.network.applying import Arrivals, apply
 from luod.network.model import (
     Address,
     Bond,
     Bridge,
     BridgePort,
+    FdbEntry,
     Link,
     Macvlan,
+    Neighbour,
     Nexthop,
     Route,
+    Rule,
+    Snapshot,
     Tun,
     Vlan,
 )
@@ -204,6 +210,51 @@ def test_a_gateway_that_nobody_can_reach_is_told_of_and_the_rest_is_done(wanted,
     assert trouble.what == "route 10.5.0.0/16 via 10.99.0.1 dev v0"
     assert "invalid gateway" in trouble.reason
     assert another.ip("route", "show", "10.1.0.0/16")
+
+
+IMPOSSIBLE = [
+    Address(link="br0", family="inet", address="10.0.0,1", prefixlen=24),
+    Address(link="br0", family="inet", address="", prefixlen=24),
+    Address(link="br0", family="inet6", address="fd00::1", prefixlen=200),
+    Address(link="br0", family="inet6", address="fd00::1", prefixlen=64, valid_until=4e9, preferred_until=5e9),
+    Route(family="inet", destination="10.0.0.0", nexthops=(Nexthop(link="br0"),)),
+    Route(family="inet", destination="10.0.0.0/8", nexthops=(Nexthop(link="br0", gateway="a"),)),
+    Route(family="inet", destination="10.0.0.0/8", nexthops=(Nexthop(link="br0"),), metrics={"what": 1}),
+    Rule(family="inet", priority=1, action=1, table=5, source="10.0.0.0/x"),
+    Neighbour(link="br0", family="inet", address="x", mac="02:00:00:00:00:01"),
+    Neighbour(link="br0", family="inet", address="10.0.0.1", mac="02"),
+    FdbEntry(link="br0", mac="02", state=0x80, flags=4),
+]
+
+
+@pytest.mark.parametrize("nonsense", IMPOSSIBLE, ids=repr)
+def test_nonsense_is_told_of_and_the_rest_is_done(nonsense, another):
+    field = {Address: "addresses", Route: "routes", Rule: "rules", Neighbour: "neighbours", FdbEntry: "fdb"}
+    br0 = Link(name="br0", kind="bridge", mtu=1500, up=True)
+    good = Rule(family="inet", priority=9, action=1, table=7, protocol=3)
+    wanted = Snapshot(taken=1, boot_id="b", kernel="7.3", links=(br0,), rules=(good,))
+    those = (nonsense, *getattr(wanted, field[type(nonsense)]))
+    report = applied(another, wanted.model_copy(update={field[type(nonsense)]: those}))
+    (failed,) = report.failed
+    assert failed.reason not in ("", "None")
+    assert [rule["priority"] for rule in another.ip("rule", "show")].count(9) == 1
+
+
+def test_what_another_does_meanwhile_is_no_failure(another, monkeypatch):
+    done_by_another = ["ip rule add pref 9 lookup 7", "ip link add br0 type bridge", "ip link set br0 up"]
+
+    def look(ip):
+        seen = reading.look(ip)
+        for line in done_by_another:
+            subprocess.run(line.split(), check=True)
+        done_by_another.clear()
+        return seen
+
+    monkeypatch.setattr(applying, "look", look)
+    br0 = Link(name="br0", kind="bridge", mtu=1500, up=True)
+    rule = Rule(family="inet", priority=9, action=1, table=7, protocol=0)
+    wanted = Snapshot(taken=1, boot_id="b", kernel="7.3", links=(br0,), rules=(rule,))
+    assert applied(another, wanted).failed == ()
 
 
 def test_what_is_over_is_told_of(wanted, another):

@@ -146,6 +146,33 @@ def test_names_that_are_no_text_do_no_harm(namespace, see):
     assert Snapshot.decode(seen.encode()) == seen
 
 
+def do_by_netlink(namespace, method, *arguments, **words):
+    """What ip(8) won't do."""
+
+    def do():
+        with IPRoute() as ip:
+            getattr(ip, method)(*arguments, **words)
+
+    namespace(do)
+
+
+def test_any_name_that_the_kernel_lets_through_does_no_harm(namespace, see):
+    names = ["a b", "x/y", "eth0:1", "\x1b[2J", "%d", "a\nb"]
+    for name in ("a\u2003b", "a\u0085b"):
+        namespace.run("ip", "link", "add", name, "type", "bridge")
+    number = namespace.ip("link", "show", "a\u2003b")[0]["ifindex"]
+    do_by_netlink(namespace, "link", "property_add", index=number, altname=names)
+    do_by_netlink(namespace, "rule", "add", priority=5, iifname="a b", table=7)
+    seen = see()
+    assert [(link.name, sorted(link.altnames)) for link in seen.links[1:]] == [
+        ("a\u2003b", sorted(names)),
+        ("a\u0085b", []),
+    ]
+    (left,) = seen.left_out
+    assert (left.what, seen.rules) == ("rule 5 of inet", ())
+    assert Snapshot.decode(seen.encode()) == seen
+
+
 @pytest.mark.parametrize(
     ("words", "setting", "value"),
     [
@@ -812,6 +839,35 @@ def test_what_was_read_can_be_written_down_and_read_again(routed, see):
     )
     seen = see()
     assert Snapshot.decode(seen.encode()) == seen
+
+
+def test_routes_of_a_link_that_has_come_since_are_not_taken_for_others(namespace, tmp_path):
+    class Late:
+        def __init__(self, ip):
+            self._ip = ip
+
+        def __getattr__(self, name):
+            return getattr(self._ip, name)
+
+        def addr(self, *arguments, **words):
+            for line in lines:
+                subprocess.run(["ip", *line.split()], check=True)
+            lines.clear()
+            return self._ip.addr(*arguments, **words)
+
+    lines = [
+        "link add new type bridge",
+        "link set new up",
+        "route add 10.0.0.0/8 dev new",
+        "route add 11.0.0.0/8 via 10.0.0.1",
+    ]
+
+    def looked():
+        with IPRoute() as ip:
+            return look(Late(ip), tmp_path).snapshot, look(ip, tmp_path).snapshot
+
+    first, second = namespace(looked)
+    assert (first.routes, len(second.routes)) == ((), 2)
 
 
 @pytest.fixture

@@ -213,7 +213,12 @@ def _refusals() -> Iterator[None]:
         raise Refused(_text(error), error.code) from None
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        raise Refused(f"{where}{error.strerror}", error.errno or 0) from None
+        raise Refused(f"{where}{error.strerror or error}", error.errno or 0) from None
+    except Refused:
+        raise
+    except Exception as error:
+        # What pyroute2 makes of values that the kernel never gave is its own affair; it mustn't stop the rest.
+        raise Refused(f"it can't be said to the kernel: {error}") from None
 
 
 def _text(error: NetlinkError) -> str:

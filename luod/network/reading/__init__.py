@@ -59,10 +59,16 @@ def look(ip: IPRoute, sysfs: Path = Path("/sys")) -> Look:
             addresses=tuple(carried(addresses.read())),
             routes=tuple(carried(routes(ip, links, addresses.prefixes, taken))),
             rules=tuple(carried(rules(ip))),
-            neighbours=tuple(neighbours(ip, links)),
+            neighbours=tuple(carried(neighbours(ip, links))),
             fdb=tuple(fdb(ip, links)),
         )
         return Look(snapshot.model_copy(update={"left_out": tuple(left_out)}), links.numbers())
+
+
+def everything() -> Snapshot:
+    """All of the network namespace of this thread. Raises OSError where the kernel doesn't answer."""
+    with IPRoute() as ip:
+        return look(ip).snapshot
 
 
 @contextmanager

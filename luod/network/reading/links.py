@@ -8,6 +8,7 @@ from pathlib import Path
 from socket import AF_UNSPEC
 from typing import Any, Final, TypeVar
 
+from pydantic import ValidationError
 from pyroute2 import IPRoute
 
 from luod.network.abi import (
@@ -112,6 +113,9 @@ class Links:
             except _NotCarried as left:
                 yield LeftOut(what=f"link {seen.name}", reason=str(left), link=seen.name)
                 continue
+            except ValidationError as error:
+                yield LeftOut.refused(f"link {seen.name}", error, seen.name)
+                continue
             if NO_TEXT in (seen.told("IFLA_IFALIAS") or ""):
                 yield LeftOut(what=f"alias of {seen.name}", reason="it is no text", link=seen.name)
 
@@ -135,6 +139,9 @@ class Links:
                 kind = known
             case other:
                 raise _NotCarried(f"links of the kind {other} aren't handed over")
+        lower = self.name(told("IFLA_LINK")) if kind in _WITH_LOWER else None
+        if kind in _WITH_LOWER and lower is None:
+            raise _NotCarried("what it stands on isn't there")
         altnames = told.nested("IFLA_PROP_LIST").all("IFLA_ALT_IFNAME")
         alias = told("IFLA_IFALIAS")
         of_port = _OF_PORT.get(seen.port_kind or "")
@@ -155,7 +162,7 @@ class Links:
             multicast=bool(flags & IFF_MULTICAST),
             allmulticast=bool(flags & IFF_ALLMULTI),
             promiscuous=bool(flags & IFF_PROMISC),
-            lower=self.name(told("IFLA_LINK")) if kind in _WITH_LOWER else None,
+            lower=lower,
             master=self.name(told("IFLA_MASTER")),
             settings=self._settings(seen) if kind in _OF_KIND else None,
             port=self._filled(of_port, seen.port_data) if of_port else None,

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from socket import AF_BRIDGE, AF_UNSPEC
 from typing import Final
 
+from pydantic import ValidationError
 from pyroute2 import IPRoute
 
 from luod.network.abi import (
@@ -16,7 +17,7 @@ from luod.network.abi import (
     NUD_NOARP,
     NUD_PERMANENT,
 )
-from luod.network.model import FdbEntry, Neighbour
+from luod.network.model import FdbEntry, LeftOut, Neighbour
 from luod.network.reading.links import Links
 from luod.network.reading.messages import FAMILIES, Told, dump
 
@@ -24,7 +25,7 @@ _NO_MAC: Final = "00:00:00:00:00:00"
 _SETTABLE: Final = NTF_SELF | NTF_MASTER | NTF_EXT_LEARNED | NTF_STICKY
 
 
-def neighbours(ip: IPRoute, links: Links) -> Iterator[Neighbour]:
+def neighbours(ip: IPRoute, links: Links) -> Iterator[Neighbour | LeftOut]:
     for message in dump(ip.neigh, family=AF_UNSPEC):
         family, link = FAMILIES.get(message["family"]), links.name(message["ifindex"])
         if family is None or link is None or not message["state"] & NUD_PERMANENT:
@@ -32,8 +33,11 @@ def neighbours(ip: IPRoute, links: Links) -> Iterator[Neighbour]:
         told = Told(message)
         mac = told("NDA_LLADDR")
         if mac:
-            flags = message["flags"] & NTF_ROUTER
-            yield Neighbour(link=link, family=family, address=told("NDA_DST"), mac=mac, flags=flags)
+            address, flags = told("NDA_DST"), message["flags"] & NTF_ROUTER
+            try:
+                yield Neighbour(link=link, family=family, address=address, mac=mac, flags=flags)
+            except ValidationError as error:
+                yield LeftOut.refused(f"neighbour {address} dev {link}", error, link)
 
 
 def fdb(ip: IPRoute, links: Links) -> Iterator[FdbEntry]:
@@ -47,7 +51,9 @@ def fdb(ip: IPRoute, links: Links) -> Iterator[FdbEntry]:
         link, told = links[number], Told(message)
         if flags & NTF_OFFLOADED or (flags & NTF_SELF and link.kind != "vxlan"):
             continue
-        mac, destination = told("NDA_LLADDR"), told("NDA_DST")
+        mac, destination, via = told("NDA_LLADDR"), told("NDA_DST"), told("NDA_IFINDEX")
+        if via and links.name(via) is None:
+            continue
         if flags & NTF_SELF:
             if mac == _NO_MAC and destination == link.default_destination:
                 continue
@@ -66,5 +72,5 @@ def fdb(ip: IPRoute, links: Links) -> Iterator[FdbEntry]:
             port=told("NDA_PORT"),
             vni=told("NDA_VNI"),
             src_vni=told("NDA_SRC_VNI"),
-            via=links.name(told("NDA_IFINDEX")),
+            via=links.name(via),
         )

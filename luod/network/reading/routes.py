@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Set
 from socket import AF_INET6
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyroute2 import IPRoute
 
@@ -30,8 +30,10 @@ def routes(ip: IPRoute, links: Links, prefixes: Set[Prefix], taken: float) -> It
                 continue
             told = Told(message)
             table = told("RTA_TABLE") or message["table"]
-            if message["proto"] != RTPROT_KERNEL or not _follows(message, told, table, prefixes):
-                yield _route(message, told, table, links, taken)
+            if message["proto"] == RTPROT_KERNEL and _follows(message, told, table, prefixes):
+                continue
+            if (route := _route(message, told, table, links, taken)) is not None:
+                yield route
 
 
 def _follows(message: Any, told: Told, table: int, prefixes: Set[Prefix]) -> bool:
@@ -47,22 +49,17 @@ def _follows(message: Any, told: Told, table: int, prefixes: Set[Prefix]) -> boo
     return prefix(family, number, destination, length) in prefixes
 
 
-def _route(message: Any, told: Told, table: int, links: Links, taken: float) -> Route | LeftOut:
+def _route(message: Any, told: Told, table: int, links: Links, taken: float) -> Route | LeftOut | None:
+    """None where its link has come since the links were looked at."""
     family = FAMILIES[message["family"]]
     destination = f"{told('RTA_DST') or ('0.0.0.0' if family == 'inet' else '::')}/{message['dst_len']}"
-    hops: tuple[Nexthop, ...] = ()
-    encapsulated = "RTA_ENCAP_TYPE" in told
-    if message["type"] not in WITHOUT_NEXTHOPS:
-        if several := told("RTA_MULTIPATH"):
-            each = [(hop, Nested(hop)) for hop in several]
-            encapsulated = any("RTA_ENCAP_TYPE" in of for _, of in each)
-            hops = tuple(_nexthop(links, hop["oif"], hop["flags"], of, hop["hops"] + 1) for hop, of in each)
-        else:
-            hops = (_nexthop(links, told("RTA_OIF"), message["flags"], told, 1),)
-    if encapsulated:
+    hops = _hops(message, told)
+    if any(hop.number and links.name(hop.number) is None for hop in hops):
+        return None
+    if "RTA_ENCAP_TYPE" in told or any("RTA_ENCAP_TYPE" in hop.told for hop in hops):
         what = f"route {destination}" + (f" table {table}" if table != RT_TABLE_MAIN else "")
         reason = "routes that encapsulate aren't handed over"
-        return LeftOut(what=what, reason=reason, link=hops[0].link if hops else None)
+        return LeftOut(what=what, reason=reason, link=links.name(hops[0].number) if hops else None)
     expires = (told("RTA_CACHEINFO") or {}).get("rta_expires") or 0
     return Route(
         family=family,
@@ -74,7 +71,7 @@ def _route(message: Any, told: Told, table: int, links: Links, taken: float) -> 
         scope=message["scope"],
         type=message["type"],
         priority=told("RTA_PRIORITY") or 0,
-        nexthops=hops,
+        nexthops=tuple(_nexthop(links, hop) for hop in hops),
         prefsrc=told("RTA_PREFSRC"),
         metrics=_metrics(told("RTA_METRICS")),
         pref=told("RTA_PREF"),
@@ -82,13 +79,28 @@ def _route(message: Any, told: Told, table: int, links: Links, taken: float) -> 
     )
 
 
-def _nexthop(links: Links, number: int | None, flags: int, told: Told | Nested, weight: int) -> Nexthop:
-    via = told("RTA_VIA")
+class _Hop(NamedTuple):
+    number: int | None
+    flags: int
+    told: Told | Nested
+    weight: int
+
+
+def _hops(message: Any, told: Told) -> list[_Hop]:
+    if message["type"] in WITHOUT_NEXTHOPS:
+        return []
+    if several := told("RTA_MULTIPATH"):
+        return [_Hop(hop["oif"], hop["flags"], Nested(hop), hop["hops"] + 1) for hop in several]
+    return [_Hop(told("RTA_OIF"), message["flags"], told, 1)]
+
+
+def _nexthop(links: Links, hop: _Hop) -> Nexthop:
+    via = hop.told("RTA_VIA")
     return Nexthop(
-        link=links.name(number),
-        gateway=via["addr"] if via else told("RTA_GATEWAY"),
-        weight=weight,
-        onlink=bool(flags & RTNH_F_ONLINK),
+        link=links.name(hop.number),
+        gateway=via["addr"] if via else hop.told("RTA_GATEWAY"),
+        weight=hop.weight,
+        onlink=bool(hop.flags & RTNH_F_ONLINK),
     )
 
 

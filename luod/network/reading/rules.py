@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from socket import AF_UNSPEC
-from typing import Final
+from typing import Any, Final
 
+from pydantic import ValidationError
 from pyroute2 import IPRoute
 
 from luod.network.abi import (
@@ -18,7 +19,7 @@ from luod.network.abi import (
     RT_TABLE_MAIN,
     RTPROT_KERNEL,
 )
-from luod.network.model import LeftOut, Rule
+from luod.network.model import Family, LeftOut, Rule
 from luod.network.reading.messages import FAMILIES, Told, dump
 
 _USUAL: Final = frozenset({(0, RT_TABLE_LOCAL), (32766, RT_TABLE_MAIN), (32767, RT_TABLE_DEFAULT)})
@@ -31,36 +32,45 @@ def rules(ip: IPRoute) -> Iterator[Rule | LeftOut]:
         if family is None:
             continue
         told = Told(message)
-        suppressed = told("FRA_SUPPRESS_PREFIXLEN")
-        rule = Rule(
-            family=family,
-            priority=told("FRA_PRIORITY") or 0,
-            action=message["action"],
-            table=(told("FRA_TABLE") or None) if message["action"] == FR_ACT_TO_TBL else None,
-            goto=told("FRA_GOTO") if message["action"] == FR_ACT_GOTO else None,
-            invert=bool(message["flags"] & FIB_RULE_INVERT),
-            source=f"{told('FRA_SRC')}/{message['src_len']}" if "FRA_SRC" in told else None,
-            destination=f"{told('FRA_DST')}/{message['dst_len']}" if "FRA_DST" in told else None,
-            tos=message["tos"],
-            iifname=told("FRA_IIFNAME"),
-            oifname=told("FRA_OIFNAME"),
-            fwmark=told("FRA_FWMARK"),
-            fwmask=told("FRA_FWMASK"),
-            ip_proto=told("FRA_IP_PROTO"),
-            sport_range=_range(told("FRA_SPORT_RANGE")),
-            dport_range=_range(told("FRA_DPORT_RANGE")),
-            uid_range=_range(told("FRA_UID_RANGE")),
-            l3mdev=told("FRA_L3MDEV"),
-            tun_id=told("FRA_TUN_ID"),
-            suppress_prefixlen=suppressed if suppressed != NO_PREFIXLEN else None,
-            suppress_ifgroup=told("FRA_SUPPRESS_IFGROUP"),
-            protocol=told("FRA_PROTOCOL"),
-        )
+        try:
+            rule = _rule(message, family, told)
+        except ValidationError as error:
+            yield LeftOut.refused(f"rule {told('FRA_PRIORITY') or 0} of {family}", error, None)
+            continue
         if "FRA_FLOW" in told or not all(_is_a_whole_port(*each) for each in told.unknown()):
             what, reason = f"rule {rule.priority} of {family}", "it has a selector that isn't handed over"
             yield LeftOut(what=what, reason=reason, link=rule.iifname or rule.oifname)
         elif not _is_usual(rule):
             yield rule
+
+
+def _rule(message: Any, family: Family, told: Told) -> Rule:
+    """Raises ValidationError where it can't be written down."""
+    suppressed = told("FRA_SUPPRESS_PREFIXLEN")
+    return Rule(
+        family=family,
+        priority=told("FRA_PRIORITY") or 0,
+        action=message["action"],
+        table=(told("FRA_TABLE") or None) if message["action"] == FR_ACT_TO_TBL else None,
+        goto=told("FRA_GOTO") if message["action"] == FR_ACT_GOTO else None,
+        invert=bool(message["flags"] & FIB_RULE_INVERT),
+        source=f"{told('FRA_SRC')}/{message['src_len']}" if "FRA_SRC" in told else None,
+        destination=f"{told('FRA_DST')}/{message['dst_len']}" if "FRA_DST" in told else None,
+        tos=message["tos"],
+        iifname=told("FRA_IIFNAME"),
+        oifname=told("FRA_OIFNAME"),
+        fwmark=told("FRA_FWMARK"),
+        fwmask=told("FRA_FWMASK"),
+        ip_proto=told("FRA_IP_PROTO"),
+        sport_range=_range(told("FRA_SPORT_RANGE")),
+        dport_range=_range(told("FRA_DPORT_RANGE")),
+        uid_range=_range(told("FRA_UID_RANGE")),
+        l3mdev=told("FRA_L3MDEV"),
+        tun_id=told("FRA_TUN_ID"),
+        suppress_prefixlen=suppressed if suppressed != NO_PREFIXLEN else None,
+        suppress_ifgroup=told("FRA_SUPPRESS_IFGROUP"),
+        protocol=told("FRA_PROTOCOL"),
+    )
 
 
 def _range(value: str | None) -> tuple[int, int] | None:
