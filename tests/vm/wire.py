@@ -229,7 +229,7 @@ class Wire:
 
     def __init__(self, card="52:54:00:6c:75:6f"):
         self.card = card
-        self._stations = []
+        self.stations = []
         self._pings = {}
         self._macs = {}
         self._known = {}
@@ -253,7 +253,7 @@ class Wire:
         """Put somebody on the wire."""
         station = Station(mac, addresses, vlan)
         with self._heard:
-            self._stations.append(station)
+            self.stations.append(station)
         return station
 
     @contextmanager
@@ -294,7 +294,7 @@ class Wire:
 
     def _hear(self, frame, now):
         message = unpacked(frame)
-        for station in self._stations:
+        for station in self.stations:
             if frame.vlan == station.vlan and (frame.to[0] & 1 or frame.to == _mac(station.mac)):
                 self._obey(station, frame, message, now)
 
