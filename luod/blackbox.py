@@ -34,7 +34,7 @@ GENERATIONS_MOST: Final = 32
 
 LEAVING: Final = frozenset(
     {
-        *("prepare", "ready", "veto", "unready", "carried", "loaded"),
+        *("prepare", "ready", "veto", "unready", "carried", "network", "loaded"),
         *("freeze", "frozen", "sealed", "leaving", "aborted"),
     }
 )

@@ -10,11 +10,13 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from luod import names
 from luod.kernel.device import PATH
 from luod.policy import Limits, Seconds
 
@@ -47,6 +49,23 @@ class ConfigError(Exception):
         self.problems = list(problems)
 
 
+Pattern: TypeAlias = Annotated[str, AfterValidator(names.link_pattern)]
+"""Of links' names, as fnmatch(3) has it."""
+
+
+class Network(BaseModel):
+    """What of the host's network goes over with a live update, and how it is set up again."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    handover: tuple[Pattern, ...] = ()
+    """The links, by their names; and what they depend on. None: nothing."""
+    differing: Literal["set", "leave"] = "set"
+    """What becomes of something that is there already and differs."""
+    wait_seconds: Annotated[float, Field(ge=0, le=60)] = 10.0
+    """How long a physical link that isn't there yet is waited for."""
+
+
 class Config(BaseModel):
     """Everything that can be configured. The commented default stands in config/luod.toml."""
 
@@ -62,6 +81,7 @@ class Config(BaseModel):
     """How long owners have to come back after a live update before luod preserves for the next one what is theirs."""
     finish_unclaimed_seconds: Annotated[float, Field(ge=0)] = 0.0
     """How long after its start luod finishes what came over and nobody has come for: it is lost then. 0: never."""
+    network: Network = Network()
     limits: Limits = Limits()
 
     @classmethod
@@ -148,11 +168,13 @@ def _syntax(file: str, text: str, said: str) -> Problem:
 def _problems(model: type[BaseModel], error: ValidationError, file: str, text: str) -> Iterator[Problem]:
     """Everything that the model refuses in what a file says."""
     for detail in error.errors(include_url=False):
-        path = tuple(map(str, detail["loc"]))
+        # Within a list, it is the list's key.
+        path = tuple(map(str, takewhile(lambda part: isinstance(part, str), detail["loc"])))
         if detail["type"] == "extra_forbidden":
             reason = f"there is no such setting{_nearest(model, path)}"
         else:
-            reason = f"{detail['msg'].replace('Input should be', 'must be')}, not {detail['input']!r}"
+            said = detail["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
+            reason = f"{said.replace('Input should be', 'must be')}, not {detail['input']!r}"
         yield Problem(file, reason, _line_of(text, path), ".".join(path))
 
 

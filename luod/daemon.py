@@ -107,6 +107,7 @@ async def run(
             updates,
             means,
             config.device,
+            config.runtime_directory,
             fd_store,
             held.unclear,
             start_afresh=_starting_afresh(held, stop),
@@ -120,7 +121,7 @@ async def run(
                 nursery.start_soon(_follow, held.custodian, copy, bell)
                 nursery.start_soon(carry_over_late, held.custodian, settings.grace, settings.changed)
                 nursery.start_soon(finish_late, held.custodian, settings.patience, settings.changed)
-                get_ready = partial(_get_ready, means, held, config, fd_store, updates, recorder, bell)
+                get_ready = partial(_get_ready, means, held, config, settings, fd_store, updates, recorder, bell)
                 nursery.start_soon(_leave_some_day, get_ready, recorder, task_status)
             if changes is not None:
                 nursery.start_soon(_enforce, changes, settings, server)
@@ -230,6 +231,9 @@ class _Settings:
 
     def patience(self) -> float:
         return self._config.finish_unclaimed_seconds
+
+    def handover(self) -> Sequence[str]:
+        return self._config.network.handover
 
     def changed(self) -> trio.Event:
         """Set when another one is in force."""
@@ -389,6 +393,7 @@ def _get_ready(
     means: "Later[Means]",
     held: Held,
     config: Config,
+    settings: "_Settings",
     fd_store: FdStore,
     updates: Updates,
     recorder: Recorder,
@@ -400,7 +405,7 @@ def _get_ready(
         from luod.departure import Departures
         from luod.means import means_of
 
-        made = means_of(held, config, fd_store, updates, recorder)
+        made = means_of(held, config, fd_store, updates, recorder, settings.handover)
     except Exception:
         # Whatever this is, it must not end the process, which holds the sessions.
         log.exception("there can be no live update by this luod")

@@ -18,10 +18,12 @@ from luod.bell import Bell
 from luod.carry_over import carry_over_all
 from luod.facts import Facts
 from luod.going import CameBack, depart
+from luod.handover import NotWrittenDown
 from luod.interface.update import Outcome
 from luod.kernel.api import KernelError
 from luod.lifecycle import Phase, State, Step, Unready, Via
 from luod.means import Means
+from luod.names import NETWORK_SESSIONS
 from luod.pause import at_work, freeze, thaw
 from luod.preflight import all_is_lost, checks
 from luod.update import Answer, LiveUpdate, Participant, Updates, Watcher, covers, participants
@@ -101,6 +103,7 @@ class Departures:
         facts = await self._require_good(update)
         await self._ask_all(update)
         await self._carry_over(update)
+        await self._write_network_down(update)
         if update.via is Via.DIRECT:
             updates.go_on("what is written goes to disk")
             await _in_thread(os.sync)
@@ -130,6 +133,22 @@ class Departures:
         left = [f"{name} of uid {uid}" for uid, name in self._means.custodian.exposed(claimed=True)]
         if left and not update.force:
             raise errors.UpdateAborted(f"it can't be preserved again: session {', '.join(left)}")
+
+    async def _write_network_down(self, update: LiveUpdate) -> None:
+        """Raises UpdateAborted where the network would go over as it was some time ago, or not at all."""
+        means = self._means
+        links = means.handover()
+        if not links:
+            return
+        self._updates.go_on("the network is written down")
+        try:
+            await _in_thread(lambda: means.write_network_down(links))
+        except NotWrittenDown as error:
+            if not update.force:
+                raise errors.UpdateAborted(f"the network can't be written down: {error}") from None
+            log.warning("live update %d goes on although the network isn't written down: %s", update.number, error)
+        else:
+            means.recorder.note("network")
 
     async def _require_good(self, update: LiveUpdate) -> Facts:
         """Look at everything. Raises PreflightFailed, unless the operator knows and goes all the same: if anywhere."""
@@ -238,7 +257,8 @@ class Departures:
 
     def _to_pause(self, ready: Sequence[Watcher]) -> Iterator[str]:
         for session in self._means.custodian.sessions():
-            if session.unit and session.state is not State.LOST and not any(covers(each, session) for each in ready):
+            is_at_work = session.state is not State.LOST and session.name not in NETWORK_SESSIONS
+            if session.unit and is_at_work and not any(covers(each, session) for each in ready):
                 yield session.unit
 
 

@@ -15,13 +15,25 @@ from luod.kernel.running import NotKnown
 from luod.kernel.shared import SharedKernel
 from luod.lifecycle import Via
 from luod.manifest import Session
+from luod.names import NETWORK_SESSIONS
 from luod.next_kernel import NextKernel
 from luod.pause import at_work, why_never
 from luod.sealed import Loaded
-from luod.systemd import KEXEC_SERVICE, CantAsk, FdStore, shown, systemd_runs, unit_of
+from luod.systemd import (
+    KEXEC_SERVICE,
+    NETWORK_SERVICE,
+    SNAPSHOT_SERVICE,
+    CantAsk,
+    FdStore,
+    shown,
+    systemd_runs,
+    unit_of,
+)
 
 EXITRD: Final = "run/initramfs/shutdown"
 """Where it is, systemd-shutdown goes into it, and carries nothing over; luod finds its sessions by name then."""
+
+NETWORK_SERVICES: Final = (NETWORK_SERVICE, SNAPSHOT_SERVICE)
 
 _NO_SERVICE: Final = NotKnown("luod is no service of systemd's")
 _NOT_LOOKED_FOR: Final = NotKnown("nobody has looked")
@@ -43,12 +55,21 @@ class Unit:
 
 
 @dataclass(frozen=True)
+class NetworkUnits:
+    """Of what hands the network over: whether it will be set up in the next kernel, and can be written down in this."""
+
+    sets_up: bool
+    writes_down: bool
+
+
+@dataclass(frozen=True)
 class Facts:
     """All that the checks look at. `asked` are the ids of those sessions whose owner is asked before.
 
     `holder` is who has the device open. `journal_room` is in bytes, and `journal_needs` what an update may write.
     `goes_at_once`: there is what goes into the next kernel for luod. `unpausable` are units that systemd can't pause,
-    and why; `stores` what other services' fd stores have in them.
+    and why; `stores` what other services' fd stores have in them. `handover` are the links that are to go over,
+    `network_units` what sees to that; None where luod does it itself.
     """
 
     via: Via
@@ -74,6 +95,8 @@ class Facts:
     most: int = 0
     unpausable: Mapping[str, str] = field(default_factory=dict)
     stores: Mapping[str, int] | NotKnown = field(default_factory=dict)
+    handover: Sequence[str] = ()
+    network_units: NetworkUnits | NotKnown | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +115,7 @@ class Sources:
     asked: Callable[[Session], bool]
     other_stores: Callable[[], Mapping[str, int]]
     is_service: bool
+    handover: Callable[[], Sequence[str]] = tuple
     root: Path = Path("/")
 
 
@@ -103,8 +127,12 @@ def gather(via: Via, sources: Sources) -> Facts:
     sessions = custodian.sessions()
     room, needs = custodian.journal_room()
     asked = frozenset(session.id for session in sessions if sources.asked(session))
-    to_pause = {session.unit for session in sessions if session.unit is not None and session.id not in asked}
-    real = not machine.is_simulated
+    to_pause = {
+        session.unit
+        for session in sessions
+        if session.unit is not None and session.id not in asked and session.name not in NETWORK_SESSIONS
+    }
+    real, handover = not machine.is_simulated, sources.handover()
     return Facts(
         via=via,
         device=sources.device,
@@ -129,6 +157,8 @@ def gather(via: Via, sources: Sources) -> Facts:
         most=sources.fd_store.most,
         unpausable=_unpausable(at_work(to_pause)) if via is Via.DIRECT else {},
         stores=_stores_of(sources.other_stores) if real and via is Via.DIRECT else {},
+        handover=handover,
+        network_units=_network_units() if real and sources.is_service and handover else None,
     )
 
 
@@ -201,6 +231,18 @@ def _stores_of(other_stores: Callable[[], Mapping[str, int]]) -> Mapping[str, in
         return other_stores()
     except CantAsk as error:
         return NotKnown(str(error))
+
+
+def _network_units() -> NetworkUnits | NotKnown:
+    try:
+        units = {unit["Id"]: unit for unit in shown(["Id", "UnitFileState", "ActiveState"], *NETWORK_SERVICES)}
+    except (CantAsk, KeyError) as error:
+        return NotKnown(str(error))
+    sets_up, writes_down = (units.get(name, {}) for name in NETWORK_SERVICES)
+    return NetworkUnits(
+        sets_up=sets_up.get("UnitFileState") in ("enabled", "enabled-runtime"),
+        writes_down=writes_down.get("ActiveState") in ("active", "reloading"),
+    )
 
 
 def _shown_of(properties: Iterable[str], *unit: str) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """What luod leaves with. None of it is needed to serve the first client, so it is imported and made after that."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from luod.custody import Custodian
 from luod.facts import Facts, Sources, gather
 from luod.flight import Recorder
 from luod.going import came_back
+from luod.handover import write_down_by_child, write_down_by_unit
 from luod.interface.update import Check
 from luod.kernel.find import machine_at
 from luod.kernel.machine import Machine
@@ -30,7 +32,8 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Means:
     """The means of a live update. `usual_way` is taken where nobody says which; `look` gathers what a live update would
-    meet now, and blocks.
+    meet now, and blocks. `handover` are the links that are to go over, and `write_network_down` has those written down:
+    it blocks, and raises NotWrittenDown.
     """
 
     custodian: Custodian
@@ -40,6 +43,8 @@ class Means:
     runtime_directory: Path
     usual_way: Via
     look: Callable[[Via], Facts]
+    handover: Callable[[], Sequence[str]]
+    write_network_down: Callable[[Sequence[str]], None]
 
     def last_update(self) -> dict[str, Any] | None:
         """How the last one went, as io.luod.Update.Status has it."""
@@ -60,7 +65,14 @@ class Means:
         return checks(self.look(via))
 
 
-def means_of(held: Held, config: Config, fd_store: FdStore, updates: Updates, recorder: Recorder) -> Means:
+def means_of(
+    held: Held,
+    config: Config,
+    fd_store: FdStore,
+    updates: Updates,
+    recorder: Recorder,
+    handover: Callable[[], Sequence[str]],
+) -> Means:
     """Make them. What an earlier luod has left half-way on its way out is undone."""
     machine = machine_at(config.device)
     _undo(config.runtime_directory)
@@ -79,7 +91,9 @@ def means_of(held: Held, config: Config, fd_store: FdStore, updates: Updates, re
         asked=lambda session: any(covers(watcher, session) for watcher in updates.watchers.participants()),
         other_stores=other_stores,
         is_service=under_systemd,
+        handover=handover,
     )
+    by_child = partial(write_down_by_child, socket=config.socket, runtime_directory=config.runtime_directory)
     return Means(
         held.custodian,
         machine,
@@ -88,6 +102,8 @@ def means_of(held: Held, config: Config, fd_store: FdStore, updates: Updates, re
         config.runtime_directory,
         usual_way=Via.SYSTEMD if under_systemd else Via.DIRECT,
         look=lambda via: gather(via, sources),
+        handover=handover,
+        write_network_down=(lambda _: write_down_by_unit()) if under_systemd else by_child,
     )
 
 

@@ -13,6 +13,12 @@ LABEL_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}")
 LABEL_VALUE_MAX: Final = 255
 LABELS_MAX: Final = 16
 
+LINK_PATTERN_MAX: Final = 127
+"""As the longest name of a link, an alternative one (ALTIFNAMSIZ)."""
+
+NETWORK_SESSIONS: Final = ("luod-network-a", "luod-network-b")
+"""Those in which the network is handed over."""
+
 TOKEN_MAX: Final = 2**63 - 1
 """Tokens are 0 .. 2^63-1: what a Varlink `int` can carry of the kernel's u64."""
 
@@ -43,6 +49,15 @@ def labels(value: dict[str, str]) -> dict[str, str]:
             raise ValueError("a label's key must be 1 to 48 of A-Z a-z 0-9 . _ -, starting with a letter or digit")
         if not text.isprintable() or len(text.encode()) > LABEL_VALUE_MAX:
             raise ValueError(f"a label's value must be at most {LABEL_VALUE_MAX} bytes of printable text")
+    return value
+
+
+def link_pattern(value: str) -> str:
+    """Return `value` if it is the name of a link, or a pattern of names (fnmatch(3))."""
+    if not 1 <= len(value) <= LINK_PATTERN_MAX or any(letter in "/:" or letter.isspace() for letter in value):
+        raise ValueError(
+            f"must be a link's name or a pattern of names: 1 to {LINK_PATTERN_MAX} letters, no space, / or :"
+        )
     return value
 
 

@@ -3,11 +3,13 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from luod import errors
 from luod.custody import Custodian
 from luod.fds import OwnedFd
+from luod.handover import BadReport, last_report
 from luod.interface import update
 from luod.later import Later
 from luod.lifecycle import Phase, State, Unready
@@ -35,6 +37,7 @@ class Operations:
         updates: Updates,
         means: "Later[Means]",
         device: str,
+        runtime_directory: Path,
         fd_store: FdStore,
         unclear: Sequence[str],
         start_afresh: Callable[[], None],
@@ -47,6 +50,7 @@ class Operations:
         self._updates = updates
         self._later = means
         self._device = device
+        self._runtime_directory = runtime_directory
         self._fd_store = fd_store
         self._unclear = list(unclear)
         self._start_afresh = start_afresh
@@ -145,6 +149,7 @@ class Operations:
     def status(self, request: Request) -> Answers:
         device: dict[str, Any] = {"path": self._device, "available": True}
         fd_store = {"entries": len(self._fd_store), "limit": self._fd_store.most, "unclear": self._unclear}
+        network, problems = self._network()
         if isinstance(self._there, RestoreImpossible):
             reply = update.StatusReply(
                 phase=Phase.UNAVAILABLE,
@@ -155,7 +160,8 @@ class Operations:
                 bytes=0,
                 device=device | {"available": False, "reason": self._there.reason},
                 fd_store=fd_store,
-                problems=[f"this boot can't give anything back: {self._there.reason}"],
+                network=network,
+                problems=[f"this boot can't give anything back: {self._there.reason}", *problems],
             )
         else:
             totals, sessions, means = self._there.totals(), self._there.sessions(), self._later.wait()
@@ -173,7 +179,8 @@ class Operations:
                 fd_store=fd_store,
                 participants=self._participants(sessions, request.peer.uid),
                 last_update=None if means is None else means.last_update(),
-                problems=list(self._problems(sessions, means, request.peer.uid)) or None,
+                network=network,
+                problems=[*self._problems(sessions, means, request.peer.uid), *problems] or None,
             )
         return [answer(reply)]
 
@@ -198,6 +205,13 @@ class Operations:
             {"name": each.watcher.name, "uid": each.watcher.uid, "stage": each.stage, "sessions": list(each.sessions)}
             for each in participants(watchers, sessions)
         ]
+
+    def _network(self) -> tuple[dict[str, Any] | None, list[str]]:
+        """What came of the network that came over, and what is wrong with that."""
+        try:
+            return last_report(self._runtime_directory), []
+        except BadReport as error:
+            return None, [f"what came of the network isn't known: {error}"]
 
     def _problems(self, sessions: Sequence[Session], means: "Means | None", asker: int) -> Iterator[str]:
         """What is wrong, for people."""

@@ -16,7 +16,8 @@ from luod.kernel.image import Image
 from luod.kernel.running import NotKnown
 from luod.lifecycle import Mode, State, Via
 from luod.manifest import Session
-from luod.systemd import CARRIES, KEXEC_SERVICE, SURVIVES
+from luod.names import NETWORK_SESSIONS
+from luod.systemd import CARRIES, KEXEC_SERVICE, NETWORK_SERVICE, SNAPSHOT_SERVICE, SURVIVES
 
 NAMED_MAX: Final = 20
 """How many sessions, or others, are named; the rest is counted."""
@@ -304,7 +305,11 @@ def _incoming(facts: Facts) -> _Found:
 def _owners(facts: Facts) -> _Found:
     if facts.via is Via.SYSTEMD:
         return _good("systemd stops the owners of sessions in their order")
-    left = [each for each in facts.sessions if each.state is not State.LOST and each.id not in facts.asked]
+    left = [
+        each
+        for each in facts.sessions
+        if each.state is not State.LOST and each.id not in facts.asked and each.name not in NETWORK_SESSIONS
+    ]
     free = [session for session in left if session.unit is None and session.state is State.OUTGOING]
     stuck = [session for session in left if session.unit in facts.unpausable]
     if not free and not stuck:
@@ -337,6 +342,28 @@ def _stores(facts: Facts) -> _Found:
     return _good("PID 1 keeps nothing for other services")
 
 
+def _network(facts: Facts) -> _Found:
+    if not facts.handover:
+        return _good("nothing of the network is to go over")
+    links = ", ".join(_bounded(facts.handover))
+    units = facts.network_units
+    if units is None:
+        return _good(f"luod has luoctl write down {links}; in the next kernel, luoctl network apply is to be run")
+    if isinstance(units, NotKnown):
+        return _doubtful(f"whether {links} can go over is {units}")
+    if not units.writes_down:
+        return _doubtful(
+            f"{SNAPSHOT_SERVICE} isn't active: {links} can't be written down, which ends the update",
+            f"systemctl enable --now {NETWORK_SERVICE} {SNAPSHOT_SERVICE}",
+        )
+    if not units.sets_up:
+        return _doubtful(
+            f"{NETWORK_SERVICE} isn't enabled: nobody sets up {links} in the next kernel",
+            f"systemctl enable {NETWORK_SERVICE}",
+        )
+    return _good(f"{SNAPSHOT_SERVICE} writes down {links}, and {NETWORK_SERVICE} sets that up")
+
+
 CHECKS: Final[dict[str, Callable[[Facts], _Found]]] = {
     "device": _device,
     "image": _image,
@@ -349,6 +376,7 @@ CHECKS: Final[dict[str, Callable[[Facts], _Found]]] = {
     "incoming": _incoming,
     "owners": _owners,
     "stores": _stores,
+    "network": _network,
 }
 """Every check, by its name."""
 

@@ -34,6 +34,10 @@ SERVICE: Final = "luod.service"
 KEXEC_SERVICE: Final = "luod-kexec.service"
 """What luod is under systemd, and what goes into the next kernel for it."""
 
+NETWORK_SERVICE: Final = "luod-network.service"
+SNAPSHOT_SERVICE: Final = "luod-network-snapshot.service"
+"""What sets the network up again, and what writes it down: at the end of a boot, and whenever it is reloaded."""
+
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _SYSTEMD_RUNS: Final = Path("/run/systemd/system")
 

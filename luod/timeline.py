@@ -22,6 +22,7 @@ _OLD: Final = LEAVING | {"stopping", "stopped", "shutdown", "kexec", "last"}
 _LEAVING: Final = {
     "asked": "clients get ready",
     "carried": "carry over",
+    "network": "network",
     "loaded": "sync, load again",
     "freeze": "last checks",
     "frozen": "owners are paused",

@@ -1,5 +1,6 @@
 """luoctl completion: what completes luoctl's words in a shell, and what it completes them with."""
 
+import os
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -52,6 +53,16 @@ def tokens(context: click.Context, incomplete: str) -> list[CompletionItem]:
         for file in session.files
         if str(file.token).startswith(incomplete) and file.token not in given
     ]
+
+
+def links(context: click.Context, incomplete: str) -> list[CompletionItem]:
+    """Those of this host, but for those that were named."""
+    given = context.params.get("patterns") or ()
+    try:
+        there = sorted(os.listdir("/sys/class/net"))
+    except OSError:
+        return []
+    return [CompletionItem(link) for link in there if link.startswith(incomplete) and link not in given]
 
 
 def users(incomplete: str) -> list[CompletionItem]:

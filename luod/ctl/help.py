@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str, str, str]] = {
     "wait-restored": ("Live updates", "restored", "", "Wait until all owners have their own back"),
     "timeline": ("Live updates", "timeline", "", "Show where the time of a live update went"),
     "start-afresh": ("Live updates", "restored", "", "Accept that what can't come back is lost"),
+    "network": ("Live updates", "network", "snapshot|show|apply", "Hand the host's network over"),
     "status": ("luod", "status", "", "Show how luod and its kernel are doing"),
     "manifest": ("luod", "manifest", "show|verify [FILE]", "Show or check what a live update carries over"),
     "config": ("luod", "config", "cat|check [FILE]", "Show or check luod's configuration"),

@@ -73,6 +73,23 @@ class FileName(Word):
             self.fail(f"it {error}", param, ctx)
 
 
+class LinkPattern(Word):
+    """The name of a link, or a pattern of names."""
+
+    name = "pattern"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return names.link_pattern(value)
+        except ValueError as error:
+            self.fail(f"{value!r} {error}", param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+        from luod.ctl.completion import links
+
+        return links(ctx, incomplete)
+
+
 class Number(Word):
     """A whole number, from `least` on."""
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _PHASES: Final = {"unavailable": "bold red", "idle": "green"}
 
+_REASONS_SHOWN: Final = 3
+"""How many reasons are told why something of the network couldn't be set up."""
+
 _LINE_SHOWN: Final = 130
 """How much of a command line is shown, in characters."""
 
@@ -57,6 +60,7 @@ def _facts(status: "StatusReply") -> dict[str, Any]:
         "Updated": _last(status.last_update or {}),
         "Loaded": _loaded(status.image or {}),
         "Holds": None if unavailable else holds,
+        "Network": _network(status.network or {}),
         "Takes part": [who_takes_part(each) for each in status.participants or ()] or None,
         "Device": _words(status.device, "path"),
         "Fd store": _kept(status.fd_store or {}),
@@ -98,6 +102,25 @@ def _last(update: "Mapping[str, Any]") -> str | None:
     )
     dark = f"blackout {duration(blackout)}" if isinstance(blackout, int) else None
     return ", ".join(each for each in (when, dark) if each) or None
+
+
+def _network(said: "Mapping[str, Any]") -> "RenderableType | None":
+    """What came of the network that came over: `set up 3 s ago, 12 made or set, 30 as they were`."""
+    if not said:
+        return None
+    when, failed, left = said.get("appliedUSec"), said.get("failed") or 0, said.get("left") or 0
+    parts = [f"set up {age(when)}" if isinstance(when, int) else "set up"]
+    if failed:
+        parts.append(f"{failed} failed")
+    if left:
+        parts.append(f"{left} left as they are")
+    if not failed:
+        parts.append("all is well" if not left else "the rest is well")
+        return styled(", ".join(parts), "green")
+    reasons = [str(each) for each in said.get("reasons") or ()][:_REASONS_SHOWN]
+    rest = failed - len(reasons)
+    more = [f"and {rest} more: luoctl network show"] if reasons and rest > 0 else []
+    return styled_lines([", ".join(parts), *reasons, *more], "bold red")
 
 
 def _kept(said: dict[str, Any]) -> "RenderableType | None":

@@ -14,14 +14,15 @@ import click
 import luod
 from luod.ctl.command import Command, Failed, Options
 from luod.ctl.output import print_json, print_line
-from luod.systemd import CARRIES, KEXEC_SERVICE, SURVIVES
+from luod.systemd import CARRIES, KEXEC_SERVICE, NETWORK_SERVICE, SNAPSHOT_SERVICE, SURVIVES
 
 DIRECTORY: Final = Path("/usr/local/lib/systemd/system")
 """Where systemd.unit(5) has units that an administrator installed: `systemctl edit` in /etc comes before them."""
 
 UNITS: Final = ("luod.socket", "luod.service")
-ALWAYS: Final = (*UNITS, KEXEC_SERVICE)
-"""What is to be enabled; and what luod starts by itself as well."""
+NETWORK: Final = (NETWORK_SERVICE, SNAPSHOT_SERVICE)
+ALWAYS: Final = (*UNITS, KEXEC_SERVICE, *NETWORK)
+"""What is to be enabled; what is, where the network is to go over; and what luod starts by itself as well."""
 
 SURVIVE: Final = "luod.service.d/50-survive.conf"
 
@@ -30,11 +31,12 @@ KEPT: Final = (
     "systemd {} doesn't carry the fd store over, so luod lives until the reboot; run this again after an upgrade"
 )
 ENABLE: Final = f"systemctl enable --now {' '.join(UNITS)}"
+DISABLE: Final = f"systemctl disable --now {' '.join((*UNITS, *NETWORK))}"
 
 HIDDEN: Final = ("/home", "/root", "/run/user")
 """What ProtectHome= hides from the service."""
 
-_EXECUTABLE: Final = re.compile(r"(?<==)(\+?)/usr/bin/luod\b")
+_EXECUTABLE: Final = re.compile(r"(?<==)(\+?)/usr/bin/(luod|luoctl)\b")
 _SYSTEMD_RUNS: Final = Path("/run/systemd/system")
 
 
@@ -46,7 +48,11 @@ _SYSTEMD_RUNS: Final = Path("/run/systemd/system")
     default=DIRECTORY,
     help=f"Where to, below the root. [default: {DIRECTORY}]",
 )
-@click.option("--executable", metavar="PATH", help="What the service runs. [default: the luod beside this luoctl]")
+@click.option(
+    "--executable",
+    metavar="PATH",
+    help="What the service runs, a luod with luoctl beside it. [default: the one beside this luoctl]",
+)
 @click.option("--systemd", type=int, metavar="VERSION", help="What to install for. [default: as systemctl says]")
 @click.option("--remove", is_flag=True, help="Remove them, once luod is stopped and holds nothing.")
 @click.pass_obj
@@ -85,9 +91,10 @@ def _contents(version: int | None, executable: str) -> Iterator[tuple[str, str]]
         raise Failed(
             f"{executable}: a system service doesn't see {hidden}; install luod elsewhere, in /opt for instance"
         )
-    command = shlex.quote(executable).replace("%", "%%")
+    paths = {"luod": executable, "luoctl": str(Path(executable).with_name("luoctl"))}
+    commands = {name: shlex.quote(path).replace("%", "%%") for name, path in paths.items()}
     for name in (*ALWAYS, *([SURVIVE] if version < CARRIES else [])):
-        yield name, _EXECUTABLE.sub(lambda match: match[1] + command, (_shipped() / name).read_text())
+        yield name, _EXECUTABLE.sub(lambda match: match[1] + commands[match[2]], (_shipped() / name).read_text())
 
 
 def _have_there(place: Path, contents: Mapping[str, str]) -> tuple[list[Path], list[Path]]:
@@ -141,7 +148,7 @@ def _require_idle() -> None:
         return
     state = dict(line.partition("=")[::2] for line in said.splitlines())
     if state.get("ActiveState") not in ("inactive", "failed") or state.get("UnitFileState") == "enabled":
-        raise Failed(f"luod is in use: first, systemctl disable --now {' '.join(UNITS)}")
+        raise Failed(f"luod is in use: first, {DISABLE}")
     if state.get("NFileDescriptorStore") not in (None, "0"):
         raise Failed(
             "the fd store still has what luod held: systemctl clean --what=fdstore luod.service lets go of it, for good"

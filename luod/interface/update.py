@@ -45,6 +45,7 @@ class StatusReply(Reply):
     fd_store: Object | None = None
     participants: list[Object] | None = None
     last_update: Object | None = None
+    network: Object | None = None
     problems: list[str] | None = None
 
 

@@ -27,6 +27,7 @@ U8: TypeAlias = Annotated[int, Field(ge=0, lt=1 << 8)]
 U16: TypeAlias = Annotated[int, Field(ge=0, lt=1 << 16)]
 U32: TypeAlias = Annotated[int, Field(ge=0, lt=1 << 32)]
 U64: TypeAlias = Annotated[int, Field(ge=0, lt=1 << 64)]
+VlanId: TypeAlias = Annotated[int, Field(ge=1, le=4094)]
 Time: TypeAlias = Annotated[float, Field(ge=0)]
 """Seconds since 1970 (CLOCK_REALTIME)."""
 Family: TypeAlias = Literal["inet", "inet6"]
@@ -405,7 +406,9 @@ class Vid(Record):
     """That a port, or a bridge itself, is in a VLAN (IFLA_BRIDGE_VLAN_INFO)."""
 
     link: Name
-    vid: Annotated[int, Field(ge=1, le=4094)]
+    vid: VlanId
+    last: VlanId | None = None
+    """It is for a range of them, this one included."""
     pvid: bool = False
     untagged: bool = False
 
@@ -428,10 +431,11 @@ class FdbEntry(Record):
 
 
 class LeftOut(Record):
-    """What was selected, and isn't handed over."""
+    """What was selected, and isn't handed over. `link`: the link that it is, or that it is of."""
 
     what: str
     reason: str
+    link: str | None = None
 
 
 class Snapshot(Record):

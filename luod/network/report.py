@@ -16,11 +16,12 @@ class Trouble(Record):
 
 
 class Report(Record):
-    """`taken`: when the snapshot was; `applied`: when this began. `done`: how many things were made or set; `equal`:
-    how many were as wanted already. `failed`: what isn't as it was, and should be; `left`: what differs and may.
+    """`taken`: when the snapshot was; None where it can't be read. `applied`: when this began. `done`: how many things
+    were made or set; `equal`: how many were as wanted already. `failed`: what isn't as it was, and should be; `left`:
+    what differs and may.
     """
 
-    taken: Time
+    taken: Time | None = None
     applied: Time
     seconds: float
     done: int

@@ -112,6 +112,17 @@ def test_a_shorter_time_of_grace_is_in_force_at_once(sim, tmp_path):
         within(20, lambda: client.find("ram").carried_over)
 
 
+def test_what_of_the_network_is_to_go_over_is_in_force_at_once(luod):
+    with connect(luod.path) as client:
+
+        def said():
+            return {check.name: check.detail for check in client.preflight()}["network"]
+
+        assert said() == "nothing of the network is to go over"
+        luod.reloads("[network]\nhandover = ['br0']\n")
+        assert said().startswith("luod has luoctl write down br0;")
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

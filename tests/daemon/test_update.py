@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import threading
+import time
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -14,9 +15,11 @@ import trio.lowlevel
 from daemon.conftest import Host
 from eventually import eventually
 from luod import errors, sealed
-from luod.client import Disconnected
+from luod.client import Disconnected, connect
+from luod.config import Network
 from luod.daemon import GRACE
 from luod.kernel.api import Call
+from luod.network.handing import held
 from luod.operations import NO_MEANS
 from luod.sim.client import SimMachine
 from luod.sim.image import bzimage
@@ -643,3 +646,81 @@ async def test_status_says_who_takes_part_to_operators_only(host):
             assert (await stranger.call("io.luod.Update.Status", {})).parameters["participants"] == []
     assert (one["stage"], one["uid"]) == (2, os.geteuid())
     assert json.dumps(one)
+
+
+# The network
+
+
+@pytest.fixture
+def handing(host):
+    """Have the host hand these links over: every host has `lo`."""
+
+    async def begin(*links):
+        host.settings = {"network": Network(handover=links)}
+        await host.reboot()
+        return host
+
+    return begin
+
+
+async def held_of_the_network(host):
+    def look():
+        with connect(host.socket) as luod:
+            return held(luod)
+
+    return await trio.to_thread.run_sync(look)
+
+
+async def test_the_network_goes_over_as_it_is_then(host, handing):
+    await handing("lo", "no*link")
+    await preserve(host, "ram", b"one")
+    await host.load()
+    before = time.time()
+    said = await host.update()
+    assert "the network is written down" in [progress.detail for progress in said]
+    await host.arrive()
+    (network,) = await held_of_the_network(host)
+    assert network.snapshot.handover == ("lo", "no*link")
+    assert network.snapshot.taken >= before
+    assert network.session.direction == "incoming"
+    assert await contents(host, "ram") == {0: b"one"}
+    async with host.client() as luod:
+        events = [event["what"] for event in (await luod.timeline()).events]
+    assert events.index("carried") < events.index("network") < events.index("loaded")
+
+
+async def test_where_nothing_is_to_go_over_nobody_looks_at_the_network(host):
+    await host.load()
+    said = await host.update()
+    assert "the network is written down" not in [progress.detail for progress in said]
+    await host.arrive()
+    assert await held_of_the_network(host) == []
+
+
+async def test_a_network_that_cannot_be_written_down_ends_the_update_and_all_is_as_before(host, handing):
+    await handing("lo")
+    await preserve(host, "ram", b"one")
+    await host.load()
+    host.control.fault(Call.PRESERVE_FD, errno.ENOMEM)
+    error = await refused(host, errors.UpdateAborted)
+    assert error.reason.startswith("the network can't be written down: ")
+    assert "ENOMEM" in error.reason
+    assert await held_of_the_network(host) == []
+    await all_is_as_before(host, "ram", b"one")
+
+
+@pytest.mark.warns("goes on although the network isn't written down")
+async def test_by_force_it_goes_on_without_the_network_or_with_an_older_one(host, handing):
+    await handing("lo")
+    await host.load()
+    host.control.fault(Call.PRESERVE_FD, errno.ENOMEM)
+    await host.update(force=True)
+    await host.arrive()
+    assert await held_of_the_network(host) == []
+
+
+async def test_a_broken_report_of_the_network_is_a_problem_in_the_status(host, tmp_path):
+    (tmp_path / "network.json").write_text("{")
+    said = await status(host)
+    assert said.network is None
+    assert "what came of the network isn't known: network.json is no JSON" in said.problems

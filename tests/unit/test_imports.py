@@ -15,7 +15,7 @@ ROOT = Path(luod.__file__).parent
 LAYERS = (
     ("errors", "names"),
     (
-        *("fds", "lifecycle", "manifest", "memory", "policy", "sockets", "bag", "blackbox", "timeline"),
+        *("fds", "lifecycle", "network", "manifest", "memory", "policy", "sockets", "bag", "blackbox", "timeline"),
         *("kernel.abi", "kernel.api", "kernel.shared", "kernel.cmdline", "kernel.compatible", "kernel.unpack"),
     ),
     ("varlink", "interface", "holdings", "renewal", "custody", "update", "later"),
@@ -27,6 +27,7 @@ LAYERS = (
     (
         *("kernel.find", "start", "leave", "going", "pause", "carry_over", "departure", "means"),
         *("facts", "methods", "preflight", "operations", "served", "conversation", "server", "client"),
+        *("handover", "network.handing"),
     ),
     ("daemon", "supervisor", "ctl", "demo", "__main__"),
 )
@@ -34,8 +35,9 @@ LAYERS = (
 
 ONLY_IN = {
     "trio": ("bell", "transport", "conversation", "server", "carry_over", "departure", "daemon", "client", "demo"),
-    "pydantic": ("config", "interface", "manifest", "policy", "client", "ctl", "demo"),
-    "pyroute2": (),
+    "pydantic_core": ("ctl",),
+    "pydantic": ("config", "interface", "manifest", "policy", "network", "client", "ctl", "demo"),
+    "pyroute2": ("ctl", "network"),
     "click": ("ctl",),
     "rich": ("ctl", "demo"),
     "backports": ("kernel.unpack",),
@@ -46,7 +48,7 @@ ONLY_IN = {
 """Where each library may be imported."""
 
 CALLED_ONLY_IN = {
-    "ioctl": ("kernel.device", "kernel.filesystems"),  # on what is LUO's; on file systems
+    "ioctl": ("kernel.device", "kernel.filesystems", "network"),  # on what is LUO's; on file systems; on taps
     "sendmsg": ("sockets", "bag", "systemd", "transport", "sim"),
     "recvmsg": ("sockets", "bag", "supervisor", "transport", "sim"),
     "syscall": ("kernel.filesystems", "kernel.kexec", "ctl"),
@@ -85,7 +87,7 @@ def room(name):
     """The entry of LAYERS that a module of luod belongs to."""
     rooms = [room for layer in LAYERS for room in layer if name == room or name.startswith(f"{room}.")]
     assert rooms, f"luod.{name} stands in no layer"
-    return rooms[0]
+    return max(rooms, key=len)
 
 
 LEVEL = {room: level for level, layer in enumerate(LAYERS) for room in layer}
@@ -129,7 +131,7 @@ def test_a_system_call_is_made_only_where_it_belongs(call):
     ("module", "spared"),
     [
         ("luod.client", ("trio", "click", "rich", "pyroute2")),
-        ("luod.daemon", ("click", "rich", "pyroute2", "luod.sim", "luod.demo")),
+        ("luod.daemon", ("click", "rich", "pyroute2", "luod.network", "luod.sim", "luod.demo")),
         ("luod.sim.server", ("trio", "pydantic", "click", "rich")),
         ("luod.ctl", ("trio", "pydantic", "rich", "click")),
         ("luod.leave", ("trio", "pydantic", "ctypes", "logging", "subprocess", "luod.systemd", "luod.kernel.image")),

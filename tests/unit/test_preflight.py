@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from images import file as opened
-from luod.facts import Facts, Sources, Unit, gather
+from luod.facts import Facts, NetworkUnits, Sources, Unit, gather
 from luod.interface.update import Outcome
 from luod.kernel.api import Call, KernelError
 from luod.kernel.compatible import Abi
@@ -76,6 +76,8 @@ GOOD = Facts(
 )
 DIRECT = replace(GOOD, via=Via.DIRECT, asked=frozenset({0}))
 ALL = ["s0 of uid 1000"]
+
+HANDOVER = replace(GOOD, handover=("br0", "vlan*"), network_units=NetworkUnits(sets_up=True, writes_down=True))
 
 
 def unit(**changes):
@@ -180,6 +182,24 @@ DOUBTS = [
         "it is away; which ends the update",
         "or --unready proceed",
     ),
+    (
+        "network",
+        replace(HANDOVER, network_units=NetworkUnits(sets_up=False, writes_down=True)),
+        "luod-network.service isn't enabled: nobody sets up br0, vlan* in the next kernel",
+        "systemctl enable luod-network.service",
+    ),
+    (
+        "network",
+        replace(HANDOVER, network_units=NetworkUnits(sets_up=True, writes_down=False)),
+        "luod-network-snapshot.service isn't active: br0, vlan* can't be written down, which ends the update",
+        "systemctl enable --now luod-network.service luod-network-snapshot.service",
+    ),
+    (
+        "network",
+        replace(HANDOVER, network_units=NotKnown("systemctl is away")),
+        "whether br0, vlan* can go over is not known, because systemctl is away",
+        None,
+    ),
 ]
 
 PASSES = [
@@ -198,6 +218,9 @@ PASSES = [
     ("incoming", replace(GOOD, sessions=[a_session(1, State.INCOMING), a_session(2, State.LOST)])),
     ("owners", replace(DIRECT, asked=frozenset(), sessions=[a_session(unit="x.service")])),
     ("owners", replace(DIRECT, asked=frozenset(), sessions=[a_session(state=State.INCOMING)])),
+    ("owners", replace(DIRECT, asked=frozenset(), sessions=[a_session(name="luod-network-a")])),
+    ("network", HANDOVER),
+    ("network", replace(HANDOVER, has_systemd=False, network_units=None)),
 ]
 
 
@@ -370,6 +393,9 @@ NeedDaemonReload=no
 END
 ;;
 *LoadState*) echo LoadState=loaded ;;
+*UnitFileState*)
+    printf 'Id=luod-network.service\\nUnitFileState=enabled\\nActiveState=inactive\\n\\n'
+    printf 'Id=luod-network-snapshot.service\\nUnitFileState=enabled\\nActiveState=active\\n' ;;
 *CanFreeze*) printf 'Id=vm.service\\nCanFreeze=yes\\n\\nId=app.scope\\nCanFreeze=no\\n' ;;
 *ActiveState*) printf 'Id=vm.service\\nActiveState=active\\n\\nId=over.scope\\nActiveState=inactive\\n' ;;
 *) exit 1 ;;
@@ -406,6 +432,14 @@ def test_systemd_tells_of_luods_own_unit(sources):
     assert facts.unit == Unit("luod.service", 257, keeps=True, limit=64, survives=True, changed=False)
     assert not facts.exitrd
     assert unit_facts(sources, Via.DIRECT).goes_at_once
+
+
+@pytest.mark.usefixtures("systemctl")
+def test_systemd_tells_of_what_hands_the_network_over(sources):
+    assert unit_facts(sources).network_units is None
+    facts = unit_facts(sources, handover=lambda: ("br0",))
+    assert facts.network_units == NetworkUnits(sets_up=True, writes_down=True)
+    assert gather(Via.DIRECT, sources(handover=lambda: ("br0",))).network_units is None
 
 
 @pytest.mark.usefixtures("systemctl")

@@ -16,6 +16,7 @@ from .conftest import Machine
 ELSEWHERE = {
     "manifest": "test_commands.py: it is read as luod reads it",
     "config": "test_config.py",
+    "network": "test_network.py",
     "install-units": "test_units.py",
     "introspect": "test_commands.py: Varlink's own reply",
     "call": "test_commands.py: whatever the method replies",

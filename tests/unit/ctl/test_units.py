@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from luod.ctl.units import ALWAYS, DIRECTORY, SURVIVE
+from luod.ctl.units import ALWAYS, DIRECTORY, NETWORK, SURVIVE
 from luod.systemd import KEXEC_SERVICE
 
 
@@ -36,7 +36,11 @@ def test_puts_there_what_this_systemd_needs(install, place, systemd, names):
     kexec = (place / KEXEC_SERVICE).read_text()
     assert "\nExecStart=/opt/luod/luod kexec\n" in kexec
     assert "\nExecStopPost=+/opt/luod/luod kexec --undo\n" in kexec
-    assert "/usr/bin" not in service + kexec
+    network, snapshot = ((place / name).read_text() for name in NETWORK)
+    assert "\nExecStart=/opt/luod/luoctl network apply\n" in network
+    assert "\nExecReload=/opt/luod/luoctl network snapshot\n" in snapshot
+    assert "\nExecStop=/opt/luod/luoctl network snapshot --unless-taken\n" in snapshot
+    assert "/usr/bin" not in service + kexec + network + snapshot
 
 
 def test_after_an_upgrade_of_systemd_takes_away_what_it_no_longer_needs(install, place):

@@ -1,0 +1,103 @@
+"""The network on its way over, as far as luod sees to it: luoctl writes it down and sets it up again.
+
+luod itself has no part in netlink, and imports nothing of luod.network.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from luod.errors import LuodError
+from luod.systemd import SNAPSHOT_SERVICE, CantAsk, systemctl
+
+REPORT: Final = "network.json"
+"""What luoctl has written of how it was set up again, in luod's runtime directory (see `network.report`)."""
+
+PATIENCE: Final = 60.0
+"""How long it may take to write the network down, in seconds."""
+
+TOLD_MAX: Final = 20
+"""How many reasons are told of each kind."""
+
+_KILLED: Final = 10.0
+
+
+class NotWrittenDown(LuodError):
+    """The network isn't as it is now in what goes over. The text says why."""
+
+
+class BadReport(LuodError):
+    """The report can't be read. The text says why."""
+
+
+def write_down_by_unit() -> None:
+    """Have the unit take a snapshot of what is configured. Blocks. Raises NotWrittenDown."""
+    try:
+        said = systemctl("reload", SNAPSHOT_SERVICE, patience=PATIENCE)
+    except CantAsk as error:
+        raise NotWrittenDown(str(error)) from None
+    if said.status:
+        why = " ".join(said.err.split()) or f"systemctl reload ended with status {said.status}"
+        raise NotWrittenDown(f"{SNAPSHOT_SERVICE}: {why}")
+
+
+def write_down_by_child(patterns: Sequence[str], socket: Path, runtime_directory: Path) -> None:
+    """The same without systemd, where luod has no sandbox."""
+    import subprocess
+
+    command = [sys.executable, "-m", "luod.ctl", "--socket", str(socket), "network", "snapshot"]
+    command += ["--runtime-directory", str(runtime_directory), "--", *patterns]
+    child = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # Ctrl-C is luod's
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    try:
+        _, said = child.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        try:
+            child.communicate(timeout=_KILLED)
+        except subprocess.TimeoutExpired:
+            raise NotWrittenDown("luoctl network snapshot doesn't end") from None
+        raise NotWrittenDown(f"luoctl network snapshot: no end for {PATIENCE:g} s") from None
+    if child.returncode:
+        last = said.strip().rpartition("\n")[2].removeprefix("luoctl: ")
+        raise NotWrittenDown(last or f"luoctl network snapshot ended with status {child.returncode}")
+
+
+def last_report(runtime_directory: Path) -> dict[str, Any] | None:
+    """What came of the network that came over, as io.luod.Update.Status has it; None where nothing was set up since the
+    host started. Raises BadReport.
+    """
+    try:
+        said = json.loads((runtime_directory / REPORT).read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BadReport(f"{REPORT}: {error.strerror}") from None
+    except ValueError:
+        raise BadReport(f"{REPORT} is no JSON") from None
+    try:
+        taken, failed, left = said.get("taken"), said["failed"], said["left"]
+        told = {
+            "takenUSec": None if taken is None else round(taken * 1e6),
+            "appliedUSec": round(said["applied"] * 1e6),
+            "done": int(said["done"]),
+            "equal": int(said["equal"]),
+            "failed": len(failed),
+            "left": len(left),
+            "reasons": [f"{each['what']}: {each['reason']}" for each in islice(failed, TOLD_MAX)],
+        }
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+        raise BadReport(f"{REPORT} is no report") from None
+    return {name: value for name, value in told.items() if value not in (None, [])}

@@ -1,0 +1,179 @@
+"""What luod holds of the network: a snapshot in a session of its own, in the custody of whoever has taken it.
+
+There are two names for it. A new snapshot goes under one of them, and what is under the other goes when luod has the
+new one whole: so an older one stays, whatever fails and whoever is killed. A reader takes the newest that can be read.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from luod.client import Client, Direction, LuodError, Session, SessionNotFound
+from luod.errors import WireError
+from luod.fds import FdBundle, OwnedFd
+from luod.memory import new_memory
+from luod.names import NETWORK_SESSIONS
+from luod.network.model import BadSnapshot, Snapshot
+from luod.network.report import FILE, Report
+
+MOST: Final = 256 << 20
+"""How much is read as a snapshot, in bytes."""
+
+_TOKEN: Final = 0
+_WORD: Final = "network"
+_LOCK: Final = "network.lock"
+
+
+@dataclass(frozen=True)
+class Held:
+    """One of the sessions, and its snapshot; or why that can't be read. `begun`: nothing is in it yet."""
+
+    session: Session
+    snapshot: Snapshot | None = None
+    reason: str | None = None
+    begun: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.session.name
+
+
+def held(luod: Client) -> list[Held]:
+    """What luod holds: the newest first, then what can't be read."""
+    while True:
+        try:
+            found = [_read(luod, session) for session in luod.list() if session.name in NETWORK_SESSIONS]
+        except SessionNotFound:  # there is a newer one meanwhile
+            continue
+        return sorted(found, key=lambda each: each.snapshot.taken if each.snapshot else -1, reverse=True)
+
+
+def put(luod: Client, snapshot: Snapshot) -> tuple[str, list[Held]]:
+    """Have luod hold a snapshot, in place of what it held. Returns the name of its session, and what had to go although
+    it couldn't be read. Raises what luod refuses, and OSError.
+    """
+    there = held(luod)
+    free = [name for name in NETWORK_SESSIONS if name not in {each.name for each in there}]
+    if not free:
+        end(luod, there[-1].session)
+        free = [there[-1].name]
+    name = free[0]
+    with _memory_of(snapshot.encode()) as memory:
+        luod.create(name)
+        try:
+            luod.preserve(name, memory, _TOKEN, _WORD)
+        except BaseException:
+            with suppress(LuodError, OSError):
+                luod.discard(name)
+            raise
+    for each in there:
+        if each.name != name:
+            end(luod, each.session)
+    return name, [each for each in there if each.snapshot is None and not each.begun]
+
+
+def end(luod: Client, session: Session) -> None:
+    """Have it gone, whatever it is. Raises what luod refuses."""
+    with suppress(SessionNotFound):
+        if session.lost is None and session.direction is Direction.INCOMING:
+            luod.finish(session.name)
+        else:
+            luod.discard(session.name)
+
+
+def end_applied(luod: Client, applied: Held) -> None:
+    """Have a snapshot gone that was applied, and what is older; not one that was taken since."""
+    assert applied.snapshot is not None
+    for each in held(luod):
+        older = each.snapshot is not None and each.snapshot.taken <= applied.snapshot.taken
+        if older or each.begun:
+            end(luod, each.session)
+
+
+def _read(luod: Client, session: Session) -> Held:
+    """Raises SessionNotFound where it is gone meanwhile."""
+    if session.lost is not None:
+        return Held(session, reason=f"it is lost: {session.lost}")
+    if not session.files and session.mode == "custodial":
+        return Held(session, reason="nothing was written into it", begun=True)
+    try:
+        files = luod.retrieve(session.name)
+    except SessionNotFound:
+        raise
+    except WireError as error:
+        return Held(session, reason=str(error))
+    with FdBundle(files.values()):
+        try:
+            return Held(session, Snapshot.decode(_content(files.get(_TOKEN))))
+        except BadSnapshot as error:
+            return Held(session, reason=str(error))
+
+
+def _content(memory: OwnedFd | None) -> bytes:
+    if memory is None:
+        raise BadSnapshot("there is something else in it")
+    size = os.fstat(memory.fileno()).st_size
+    if size > MOST:
+        raise BadSnapshot(f"it is larger than {MOST >> 20} MiB")
+    parts, at = list[bytes](), 0
+    while part := os.pread(memory.fileno(), size - at, at):
+        parts.append(part)
+        at += len(part)
+    return b"".join(parts)
+
+
+def _memory_of(data: bytes) -> OwnedFd:
+    """Memory that has exactly this in it, without holes; the caller's to close. Raises OSError."""
+    memory = new_memory("luod-network")
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(memory.fileno(), rest) :]
+    except BaseException:
+        memory.close()
+        raise
+    return memory
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Wait until nobody else changes what luod holds of the network, as far as they use the same directory of luod's.
+    Whoever mustn't write there is alone with their own sessions.
+    """
+    try:
+        fd = OwnedFd(os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    except OSError:
+        yield
+        return
+    with fd:
+        fcntl.flock(fd.fileno(), fcntl.LOCK_EX)
+        yield
+
+
+# What came of it
+
+
+def write_report(directory: Path, report: Report) -> None:
+    """It appears whole, or not at all. Raises OSError."""
+    new = directory / f"{FILE}.new"
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    with open(fd, "w", encoding="utf-8") as file:
+        file.write(report.model_dump_json(indent=2) + "\n")
+    new.replace(directory / FILE)
+
+
+def read_report(directory: Path) -> Report | None:
+    """The last one; None where there is none. Raises BadSnapshot where it can't be read as one, and OSError."""
+    try:
+        text = (directory / FILE).read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        return Report.model_validate(json.loads(text))
+    except ValueError:
+        raise BadSnapshot(f"{directory / FILE} is no report") from None

@@ -1,0 +1,109 @@
+"""What the things of a network are to one another: which is which, and which needs which. No I/O."""
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from typing import Final, TypeAlias
+
+from luod.network.model import Address, FdbEntry, Link, Neighbour, Route, Rule, Veth, Vid, Vxlan
+
+Thing: TypeAlias = Link | Vid | Address | Route | Rule | Neighbour | FdbEntry
+
+NTF_MASTER: Final = 0x04
+
+
+def key(thing: Thing) -> Hashable:
+    """What makes it this one and no other: the kernel has but one of a key, except of routes."""
+    match thing:
+        case Link():
+            return Link, thing.name
+        case Vid():
+            return Vid, thing.link, thing.vid
+        case Address(family="inet"):
+            return Address, thing.link, thing.address, thing.prefixlen, thing.peer
+        case Address():
+            return Address, thing.link, thing.address
+        case Route():
+            return Route, thing.family, thing.destination, thing.source, thing.tos, thing.table, thing.priority
+        case Rule():
+            return thing
+        case Neighbour():
+            return Neighbour, thing.link, thing.family, thing.address
+        case FdbEntry() if is_one_of_many(thing):
+            return FdbEntry, thing.link, thing.mac, thing.destination, thing.port, thing.vni, thing.src_vni, thing.via
+        case FdbEntry():
+            return FdbEntry, thing.link, thing.mac, thing.vlan, thing.src_vni, thing.flags & NTF_MASTER
+
+
+def is_one_of_many(entry: FdbEntry) -> bool:
+    """Whether a vxlan sends to several destinations what it is for: multicast, or all that it knows no other for."""
+    return entry.destination is not None and (bool(int(entry.mac[:2], 16) & 1) or set(entry.mac) == {"0", ":"})
+
+
+def needs(thing: Thing) -> list[str]:
+    """The links without which it can't be."""
+    match thing:
+        case Link(settings=Veth(peer=other)) | Link(settings=Vxlan(link=other)):
+            names = [thing.lower, other]
+        case Link():
+            names = [thing.lower]
+        case Route():
+            names = [nexthop.link for nexthop in thing.nexthops]
+        case Rule():
+            names = []
+        case FdbEntry():
+            names = [thing.link, thing.via]
+        case _:
+            names = [thing.link]
+    return [name for name in names if name is not None]
+
+
+def link_of(thing: Thing) -> str | None:
+    """The link that it is, or is of; None where it is of several, or of none."""
+    match thing:
+        case Link():
+            return thing.name
+        case Route() | Rule():
+            return None
+        case _:
+            return thing.link
+
+
+def lower_first(links: Iterable[Link]) -> list[Link]:
+    """So that each stands behind those that it stands on."""
+    pending = {link.name: link for link in links}
+    order: list[Link] = []
+    while pending:
+        waiting = {name for name, link in pending.items() if any(lower in pending for lower in _lower(link))}
+        waiting = waiting if len(waiting) < len(pending) else set()
+        order += [link for name, link in pending.items() if name not in waiting]
+        pending = {name: pending[name] for name in pending if name in waiting}
+    return order
+
+
+def _lower(link: Link) -> list[str]:
+    return [] if isinstance(link.settings, Veth) else needs(link)
+
+
+def spread(vids: Iterable[Vid]) -> dict[str, dict[int, tuple[bool, bool]]]:
+    """By link, whether each number is the pvid, and untagged."""
+    by_link: dict[str, dict[int, tuple[bool, bool]]] = {}
+    for each in vids:
+        numbers = range(each.vid, (each.last or each.vid) + 1)
+        by_link.setdefault(each.link, {}).update(dict.fromkeys(numbers, (each.pvid, each.untagged)))
+    return by_link
+
+
+def ranges(link: str, flags: Mapping[int, tuple[bool, bool]]) -> Iterator[Vid]:
+    """The VLANs of these numbers, in as few as can be; each with whether it is the pvid, and untagged."""
+    run: list[int] = []
+    for vid in sorted(flags):
+        if run and not (vid == run[-1] + 1 and flags[vid] == flags[run[-1]]):
+            yield _range(link, run, flags[run[0]])
+            run = []
+        run.append(vid)
+    if run:
+        yield _range(link, run, flags[run[0]])
+
+
+def _range(link: str, run: list[int], flags: tuple[bool, bool]) -> Vid:
+    last = run[-1] if len(run) > 1 else None
+    return Vid(link=link, vid=run[0], last=last, pvid=flags[0], untagged=flags[1])

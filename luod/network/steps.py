@@ -1,0 +1,95 @@
+"""The steps from one network to another, and their order. No I/O."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum, auto
+from typing import Final
+
+from luod.network.model import Link
+from luod.network.relations import Thing
+
+
+class Action(StrEnum):
+    ADD = "add"
+    SET = "set"
+    REMOVE = "remove"
+
+
+class Phase(IntEnum):
+    """When a step is done: the order of everything."""
+
+    RENAME = auto()
+    MAKE = auto()
+    """Those that others stand on first, as in every phase of links."""
+    NAMES = auto()
+    SETTINGS = auto()
+    """While it is down: much of a bond can't be set any more when it is up, or has a port."""
+    JOIN = auto()
+    """Its master. A port of a bond loses its addresses by that."""
+    PORT = auto()
+    PORTS = auto()
+    """What a link has to say of its ports."""
+    VLANS = auto()
+    MTU = auto()
+    FLAGS = auto()
+    UP = auto()
+    """Whoever goes down loses its IPv4 routes and IPv6 addresses: they come after it."""
+    ADDRESSES = auto()
+    ROUTES = auto()
+    GATEWAYS = auto()
+    """Routes by way of a gateway, which another route leads to."""
+    RULES = auto()
+    NEIGHBOURS = auto()
+    FDB = auto()
+
+
+OF_FIELDS: Final[Mapping[str, Phase]] = {
+    "name": Phase.RENAME,
+    "altnames": Phase.NAMES,
+    "alias": Phase.NAMES,
+    "settings": Phase.SETTINGS,
+    "master": Phase.JOIN,
+    "port": Phase.PORT,
+    "settings.primary": Phase.PORTS,
+    "mtu": Phase.MTU,
+    "up": Phase.UP,
+}
+"""When a field of a link is set; all others with its flags."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A field of what is there, or of its `settings` or `port` ("settings.vlan_filtering"), that is another."""
+
+    field: str
+    before: object
+    after: object
+
+    @property
+    def phase(self) -> Phase:
+        return OF_FIELDS.get(self.field) or OF_FIELDS.get(self.field.split(".")[0], Phase.FLAGS)
+
+
+@dataclass(frozen=True)
+class Step:
+    """`thing` is as wanted; as it is, where it is removed. `there`: the name that a link has yet."""
+
+    action: Action
+    thing: Thing
+    changes: tuple[Change, ...] = ()
+    there: str | None = None
+    phase: Phase = Phase.MAKE
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`steps`, in their order; `impossible`: what can't be had, and why; `equal`: how much is as wanted already;
+    `awaited`: the physical links that aren't there; `names`: those that the links have which are there, by the ones
+    that are wanted.
+    """
+
+    steps: tuple[Step, ...]
+    impossible: tuple[tuple[Thing, str], ...]
+    equal: int
+    awaited: tuple[Link, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,82 @@
+"""What the VLANs of a network's bridges lack to be as they were: a port is in exactly those that it was in. No I/O."""
+
+from collections.abc import Iterator, Mapping
+from typing import Final, TypeAlias
+
+from luod.network.links import Links
+from luod.network.model import Bridge, Link, Snapshot, Vid
+from luod.network.relations import Thing, ranges, spread
+from luod.network.steps import Action, Change, Phase, Step
+
+Flags: TypeAlias = tuple[bool, bool]
+"""Whether it is the pvid, and untagged."""
+
+_DEFAULT_PVID: Final = 1
+
+
+class Vlans:
+    """`steps` to them; `impossible` and `equal` as in a Plan."""
+
+    def __init__(self, wanted: Snapshot, links: Links) -> None:
+        self._links = links
+        self.steps: list[Step] = []
+        self.impossible: list[tuple[Thing, str]] = []
+        self.equal = 0
+        entries: dict[str, list[Vid]] = {link.name: [] for link in wanted.links}
+        for entry in wanted.vids:
+            entries.setdefault(entry.link, []).append(entry)
+        self._there = spread(links.there.vids)
+        for name, of_link in entries.items():
+            self._settle(name, of_link)
+
+    def _settle(self, name: str, entries: list[Vid]) -> None:
+        link = self._links.wanted.get(name)
+        bridge = self._bridge(link) if link else None
+        if not entries and bridge is None:
+            return
+        master = [link.master] if link and link.master else []
+        if missing := self._links.lacking([name, *master]):
+            self.impossible += [(entry, f"needs {missing}") for entry in entries]
+            return
+        wanted = spread(entries).get(name, {})
+        there = self._there.get(name, {}) if self._has_joined(name, link) else self._at_first(bridge)
+        self.equal += sum(all(there.get(vid) == wanted[vid] for vid in spread([entry])[name]) for entry in entries)
+        if wanted != there:
+            self.steps += _steps(name, wanted, there, exactly=bridge is not None)
+
+    def _bridge(self, link: Link) -> Link | None:
+        """The one whose VLANs it has, where the kernel that they come from had them."""
+        bridge = link if link.kind == "bridge" else self._links.wanted.get(link.master or "")
+        settings = bridge.settings if bridge else None
+        return bridge if isinstance(settings, Bridge) and settings.vlan_filtering is not None else None
+
+    def _has_joined(self, name: str, link: Link | None) -> bool:
+        there = self._links.by_name.get(name)
+        return link is None or (there is not None and there.master == link.master)
+
+    def _at_first(self, bridge: Link | None) -> dict[int, Flags]:
+        """Those that a link is in as soon as it is a port."""
+        there = self._links.by_name.get(bridge.name) if bridge else None
+        if bridge is None or there is None or not isinstance(there.settings, Bridge):
+            return {}
+        if there.settings.vlan_filtering is None or not isinstance(bridge.settings, Bridge):
+            return {}
+        pvid = bridge.settings.vlan_default_pvid
+        pvid = _DEFAULT_PVID if pvid is None else pvid
+        return {pvid: (True, True)} if pvid else {}
+
+
+def _steps(link: str, wanted: Mapping[int, Flags], there: Mapping[int, Flags], *, exactly: bool) -> Iterator[Step]:
+    if exactly:
+        surplus = {vid: flags for vid, flags in there.items() if vid not in wanted}
+        for entry in ranges(link, surplus):
+            yield Step(Action.REMOVE, entry, phase=Phase.VLANS)
+    for entry in ranges(link, {vid: flags for vid, flags in wanted.items() if vid not in there}):
+        yield Step(Action.ADD, entry, phase=Phase.VLANS)
+    for entry in ranges(link, {vid: flags for vid, flags in wanted.items() if there.get(vid, flags) != flags}):
+        before = there[entry.vid]
+        after = (entry.pvid, entry.untagged)
+        changes = [Change(field, *pair) for field, *pair in zip(("pvid", "untagged"), before, after, strict=True)]
+        yield Step(
+            Action.SET, entry, tuple(change for change in changes if change.before != change.after), phase=Phase.VLANS
+        )

@@ -1,0 +1,151 @@
+"""The things of a network, each in a line, as ip(8) and bridge(8) would have it. No I/O."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from luod.network.model import Address, FdbEntry, Link, Neighbour, Nexthop, Route, Rule, Veth, Vid, Vlan, Vxlan
+from luod.network.relations import NTF_MASTER, Thing
+from luod.network.steps import Change
+
+_ROUTE_TYPES: Final = {6: "blackhole", 7: "unreachable", 8: "prohibit", 9: "throw"}
+_RULE_ACTIONS: Final = {3: "nop", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
+_TABLES: Final = {253: "default", 254: "main", 255: "local"}
+_MAIN: Final = 254
+_EVERYWHERE: Final = ("0.0.0.0/0", "::/0")
+_PERMANENT: Final = 0x80
+
+
+def said(thing: Thing) -> str:
+    """What it is: "address 10.0.0.1/24 dev br0"."""
+    return " ".join(_words(thing))
+
+
+def said_of(change: Change) -> str:
+    """What is another: "mtu 1500, not 9000"."""
+    return f"{change.field.split('.')[-1]} {_value(change.before)}, not {_value(change.after)}"
+
+
+def _value(value: object) -> str:
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return "on" if value else "off"
+        case tuple():
+            return "[" + ", ".join(_value(each) for each in value) + "]"
+        case Nexthop():
+            return " ".join(_nexthop(value))
+        case _:
+            return str(value)
+
+
+def _words(thing: Thing) -> Iterator[str]:
+    match thing:
+        case Link():
+            yield from _link(thing)
+        case Vid():
+            yield f"vlan {thing.vid}-{thing.last}" if thing.last else f"vlan {thing.vid}"
+            yield f"dev {thing.link}"
+            yield from (flag for flag, on in (("pvid", thing.pvid), ("untagged", thing.untagged)) if on)
+        case Address():
+            yield "address"
+            yield (
+                f"{thing.address} peer {thing.peer}/{thing.prefixlen}"
+                if thing.peer
+                else f"{thing.address}/{thing.prefixlen}"
+            )
+            yield f"dev {thing.link}"
+        case Route():
+            yield from _route(thing)
+        case Rule():
+            yield from _rule(thing)
+        case Neighbour():
+            yield f"neighbour {thing.address} lladdr {thing.mac} dev {thing.link}"
+        case FdbEntry():
+            yield f"fdb {thing.mac} dev {thing.link}"
+            yield from _fdb(thing)
+
+
+def _link(link: Link) -> Iterator[str]:
+    yield f"link {link.name}"
+    if link.kind not in ("physical", "loopback"):
+        yield f"type {link.kind}"
+    match link.settings:
+        case Vlan(id=number):
+            yield f"id {number}"
+        case Vxlan(id=number, link=lower):
+            yield f"id {number}" + (f" dev {lower}" if lower else "")
+        case Veth(peer=peer):
+            yield f"peer {peer}"
+    if link.lower is not None:
+        yield f"on {link.lower}"
+
+
+def _route(route: Route) -> Iterator[str]:
+    yield "route"
+    if route.type in _ROUTE_TYPES:
+        yield _ROUTE_TYPES[route.type]
+    yield "default" if route.destination in _EVERYWHERE else route.destination
+    if route.source is not None:
+        yield f"from {route.source}"
+    for nexthop in route.nexthops:
+        if len(route.nexthops) > 1:
+            yield "nexthop"
+        yield from _nexthop(nexthop)
+    if route.table != _MAIN:
+        yield f"table {_TABLES.get(route.table, route.table)}"
+    if route.tos:
+        yield f"tos {route.tos:#04x}"
+    if route.priority:
+        yield f"metric {route.priority}"
+
+
+def _nexthop(nexthop: Nexthop) -> Iterator[str]:
+    if nexthop.gateway is not None:
+        yield f"via {nexthop.gateway}"
+    if nexthop.link is not None:
+        yield f"dev {nexthop.link}"
+    if nexthop.weight > 1:
+        yield f"weight {nexthop.weight}"
+    if nexthop.onlink:
+        yield "onlink"
+
+
+def _rule(rule: Rule) -> Iterator[str]:
+    yield f"rule {rule.priority}:"
+    if rule.invert:
+        yield "not"
+    yield f"from {rule.source or 'all'}"
+    selectors = (
+        ("to", rule.destination),
+        ("tos", rule.tos or None),
+        ("fwmark", None if rule.fwmark is None else f"{rule.fwmark:#x}"),
+        ("iif", rule.iifname),
+        ("oif", rule.oifname),
+        ("ipproto", rule.ip_proto),
+        ("sport", rule.sport_range and "-".join(map(str, rule.sport_range))),
+        ("dport", rule.dport_range and "-".join(map(str, rule.dport_range))),
+        ("uidrange", rule.uid_range and "-".join(map(str, rule.uid_range))),
+        ("tun_id", rule.tun_id),
+    )
+    yield from (f"{word} {value}" for word, value in selectors if value is not None)
+    if rule.l3mdev:
+        yield "lookup [l3mdev-table]"
+    elif rule.goto is not None:
+        yield f"goto {rule.goto}"
+    elif rule.action in _RULE_ACTIONS:
+        yield _RULE_ACTIONS[rule.action]
+    elif rule.table is not None:
+        yield f"lookup {_TABLES.get(rule.table, rule.table)}"
+
+
+def _fdb(entry: FdbEntry) -> Iterator[str]:
+    if entry.destination is not None:
+        yield f"dst {entry.destination}"
+    if entry.via is not None:
+        yield f"via {entry.via}"
+    if entry.vlan is not None:
+        yield f"vlan {entry.vlan}"
+    if entry.flags & NTF_MASTER:
+        yield "master"
+    yield "permanent" if entry.state & _PERMANENT else "static"

@@ -1,0 +1,106 @@
+"""Network namespaces that last for a test, and what the kernel has for one."""
+
+import ctypes
+import functools
+import json
+import os
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+CLONE_NEWNET = 0x40000000
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _leave():
+    if _libc.unshare(CLONE_NEWNET):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+class Namespace:
+    """A thread in a network namespace of its own, which goes with it. Calling this runs a function there."""
+
+    def __init__(self):
+        if os.geteuid() != 0:
+            pytest.skip("a network namespace takes root")
+        self._thread = ThreadPoolExecutor(1)
+        try:
+            self(_leave)
+        except PermissionError:
+            self._thread.shutdown()
+            pytest.skip("no network namespace can be made here")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self._thread.shutdown()
+
+    def __call__(self, function, *args, **kwargs):
+        return self._thread.submit(function, *args, **kwargs).result()
+
+    def run(self, *command):
+        """Run a command, which must succeed; its output."""
+        ran = self(subprocess.run, command, capture_output=True, text=True)
+        assert ran.returncode == 0, f"{' '.join(command)}: {ran.stderr}{ran.stdout}"
+        return ran.stdout
+
+    def has(self, *command):
+        """Whether a command succeeds."""
+        return self(subprocess.run, command, capture_output=True).returncode == 0
+
+    def ip(self, *args):
+        """What `ip -j -d` says."""
+        return json.loads(self.run("ip", "-j", "-d", *args) or "[]")
+
+    def bridge(self, *args):
+        """What `bridge -j -d` says; nothing where the kernel lacks it."""
+        ran = self(subprocess.run, ["bridge", "-j", "-d", *args], capture_output=True, text=True)
+        if "Operation not supported" in ran.stderr:
+            return []
+        assert ran.returncode == 0, f"bridge {' '.join(args)}: {ran.stderr}"
+        return json.loads(ran.stdout or "[]")
+
+
+_MADE_BY = {
+    "dummy": ["ip link add new type dummy"],
+    "bridge": ["ip link add new type bridge"],
+    "veth": ["ip link add new type veth peer name peer"],
+    "tun": ["ip tuntap add new mode tap"],
+    "bond": ["ip link add new type bond"],
+    "vlan": ["ip link add low type veth", "ip link add new link low type vlan id 2"],
+    "macvlan": ["ip link add low type veth", "ip link add new link low type macvlan"],
+    "vxlan": ["ip link add new type vxlan id 2 dstport 4789"],
+    "wireguard": ["ip link add new type wireguard"],
+    "vrf": ["ip link add new type vrf table 9"],
+    "vlan filtering": ["ip link add new type bridge vlan_filtering 1"],
+    "multipath": [
+        "ip link set lo up",
+        "ip route add 10.0.0.0/8 nexthop dev lo weight 1 nexthop dev lo weight 2",
+    ],
+    "nexthop objects": ["ip link set lo up", "ip nexthop add id 1 dev lo"],
+    "tables": ["ip link set lo up", "ip route add 10.0.0.0/8 dev lo table 100"],
+    "IPv6 tables": ["ip link set lo up", "ip route add fd00::/8 dev lo table 100"],
+    "realms": ["ip link set lo up", "ip route add 10.0.0.0/8 dev lo realm 3"],
+    "lightweight tunnels": [
+        "ip link set lo up",
+        "ip route add 10.0.0.0/8 encap ip id 3 dst 192.0.2.1 dev lo",
+    ],
+}
+
+
+@functools.cache
+def supports(kind):
+    """Whether this kernel has a type of link, or what else is in the table."""
+    with Namespace() as namespace:
+        return all(namespace.has(*command.split()) for command in _MADE_BY[kind])
+
+
+def need(*kinds):
+    """Skip where the kernel lacks one."""
+    for kind in kinds:
+        if not supports(kind):
+            pytest.skip(f"this kernel lacks {kind}")
