@@ -1,7 +1,11 @@
 """A network in a virtual machine, and who is at the other ends of its wires."""
 
+import json
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 
+from luod.systemd import NETWORK_SERVICE, SNAPSHOT_SERVICE
+from vm import systemd
 from vm.guest import services
 from vm.rootfs import NETWORKD, UDEV
 from vm.wire import Ping, Wire
@@ -12,8 +16,12 @@ WAN, LAN = "52:54:00:00:01:00", "52:54:00:00:02:00"
 HANDOVER = ("wan", "lan", "br0*", "tap0")
 """What is all of it."""
 
-USER = 1001
+USER, OWNER = 1001, "owner"
 """Whose the tap is."""
+
+UNITS = (NETWORK_SERVICE, SNAPSHOT_SERVICE)
+FILES, CONF = "/etc/systemd/network", "/etc/systemd/networkd.conf.d"
+WAIT_ONLINE = "/usr/lib/systemd/systemd-networkd-wait-online"
 
 CMDLINE = "bonding.max_bonds=0 dummy.numdummies=0"
 """Has the kernel make no links of its own."""
@@ -111,7 +119,7 @@ Name=tap0
 Kind=tap
 [Tap]
 MultiQueue=yes
-User=owner
+User={OWNER}
 """,
     "lan.network": """
 [Match]
@@ -185,6 +193,21 @@ AssociatedWith=master
 """The same by systemd-networkd, in /etc/systemd/network."""
 
 
+LATER = """
+ip address add 10.0.0.77/24 dev wan
+ip address add fd00::77/64 dev wan nodad
+ip route add 10.77.0.0/16 via 10.0.0.254
+ip route add fd77::/64 via fd00::fe
+ip rule add from 10.77.0.0/16 table 77 priority 2000
+ip neighbour add 10.5.0.19 lladdr 52:54:00:00:05:19 dev br0.5 nud permanent
+bridge fdb add 52:54:00:00:05:06 dev tap0 master static vlan 5
+bridge vlan add dev lan vid 7
+"""
+"""What others have added, and networkd knows nothing of."""
+
+KEEP = "[Network]\nKeepConfiguration=yes\n"
+
+
 class Around:
     """Who asks the machine: `pings`, each named by what it takes to be answered."""
 
@@ -209,10 +232,19 @@ class Around:
     def on(self, wire):
         return [ping for ping in self.pings.values() if ping.station in wire.stations]
 
-    def reach_it(self):
-        """Whatever is asked is answered."""
+    def reach_it(self, *, card=None):
+        """Whatever is asked is answered, or what is asked of one card."""
         for wire in self.wires:
-            wire.answered(*self.on(wire))
+            if card in (None, wire.card):
+                wire.answered(*self.on(wire))
+
+    def silences(self, during):
+        """How long nobody was answered while something is done, in seconds, by name."""
+        with self.watch() as answers:
+            self.reach_it()
+            during()
+            self.reach_it()
+        return {name: max(after - before for before, after in pairwise(times)) for name, times in answers.items()}
 
     @contextmanager
     def watch(self):
@@ -230,12 +262,53 @@ def around():
         yield Around(wan, lan)
 
 
-def write_networkd(vm, files):
-    for name, text in files.items():
-        vm.call(services.write, path=f"/etc/systemd/network/{name}", text=text)
+def configure(vm, handover=HANDOVER):
+    """Have these go over; luod reads it when it starts, or reloads."""
+    text = f"[network]\nhandover = {json.dumps(handover)}\nwait_seconds = 60\n"
+    vm.call(services.write, path="/etc/luod/luod.toml", text=text)
 
 
-def unmask(vm):
-    """Have udev and networkd, from the next boot on."""
+def install(vm):
+    """Have systemd start luod, and whatever hands the network over."""
+    systemd.install(vm)
+    vm.run("systemctl", "enable", "--now", *UNITS)
+
+
+def drop_in(vm, text):
+    """Have this besides in the unit that writes the network down."""
+    vm.call(services.write, path=f"/run/systemd/system/{SNAPSHOT_SERVICE}.d/test.conf", text=text)
+    vm.run("systemctl", "daemon-reload")
+
+
+def run_networkd(vm):
+    """Have udev and networkd, now and in each boot, see to the network."""
+    vm.run("sh", "-c", f"echo {OWNER}:x:{USER}:{USER}::/:/bin/false >>/etc/passwd")
+    for name, text in BY_NETWORKD.items():
+        vm.call(services.write, path=f"{FILES}/{name}", text=text)
     vm.run("systemctl", "unmask", *NETWORKD, *UDEV)
     vm.run("systemctl", "enable", NETWORKD[0])
+    vm.run("systemctl", "start", "systemd-udevd.service", "systemd-udev-trigger.service", NETWORKD[0])
+
+
+def keep(vm):
+    """Have networkd keep what it hasn't set itself."""
+    vm.run("sh", "-ec", f"mkdir -p {CONF}; cp /opt/luod/systemd/networkd.conf.d/50-luod.conf {CONF}")
+    for name in BY_NETWORKD:
+        if name.endswith(".network"):
+            vm.call(services.write, path=f"{FILES}/{name}.d/keep.conf", text=KEEP)
+
+
+def keep_nothing(vm):
+    vm.run("sh", "-ec", f"rm -r {CONF} {FILES}/*.network.d")
+
+
+def forget(vm):
+    """Have networkd start anew, with what is there and no memory of it."""
+    vm.run("systemctl", "stop", *NETWORKD)
+    vm.run("rm", "-r", "/run/systemd/netif")
+    vm.run("systemctl", "start", NETWORKD[0])
+
+
+def settled(vm):
+    """Wait until networkd has done all that it does."""
+    vm.run(WAIT_ONLINE, "--interface=wan", "--interface=lan:enslaved", "--interface=br0", "--interface=br0.5")

@@ -11,7 +11,6 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from itertools import pairwise
 
 INTERVAL = 0.05
 """Seconds between two echo requests: how exact the times of answers are."""
@@ -213,15 +212,10 @@ def _echo(by, to, body):
 
 
 class Watch:
-    """What was answered, by the host's clock, of pings that are sent all the time."""
+    """When what was answered, by the host's clock, of pings that are sent all the time."""
 
     def __init__(self, pings):
         self.answers = {ping: [] for ping in pings}
-
-    def silence(self, ping):
-        """The longest time without an answer: when the one before it came, and the one after it."""
-        times = self.answers[ping]
-        return max(pairwise(times), key=lambda gap: gap[1] - gap[0])
 
 
 class Wire:

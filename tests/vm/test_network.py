@@ -1,0 +1,129 @@
+"""The network that is handed over, on a real kernel: all of tests/network in one boot, and its facts across kexecs."""
+
+import json
+import re
+
+import pytest
+
+from vm import network, steps, systemd, updating
+from vm.guest import network as guest
+from vm.network import LAN, around
+from vm.rootfs import SYSTEMD
+from vm.systemd import LUOCTL
+from vm.updating import arrive, begin, load, luoctl, refusal, update
+
+PYTEST = ("python3", "-m", "pytest", "-p", "no:cacheprovider", "/opt/luod/tests/network")
+SKIPPED = set()
+"""Why something of tests/network may be left out."""
+
+
+@pytest.mark.parametrize("suite", ["unstable", "stable"])
+def test_each_kind_of_thing_is_read_and_set_up_again(machine, suite):
+    with machine(suite=suite) as vm:
+        tests = vm.start(*PYTEST, env={"HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/hypothesis"}).ended()
+        assert tests.status == 0, tests.stdout + tests.stderr
+        print(tests.lines["stdout"][-1])
+        skipped = re.findall(r"^SKIPPED \[\d+\] \S+: (.*)$", tests.stdout, re.MULTILINE)
+        assert set(skipped) <= SKIPPED
+
+
+def test_without_systemd_it_is_as_it_was_and_a_card_that_comes_late_is_waited_for(machine):
+    with around() as world, machine(wires=world.wires, cmdline=network.CMDLINE) as vm:
+        network.configure(vm)
+        steps.luod(vm, "supervise")
+        vm.run("sh", "-ec", network.BY_HAND)
+        world.reach_it()
+        before = vm.call(guest.picture)
+
+        go(vm)
+        differs = luoctl(vm, "network", "apply", "--dry-run")
+        assert "+ link br0 type bridge" in differs
+        print(differs, luoctl(vm, "network", "apply"), sep="\n")
+        world.reach_it()
+        assert vm.call(guest.picture) == before
+        assert luoctl(vm, "network", "apply") == "nothing of the network came over"
+
+        go(vm)
+        card = vm.call(guest.unplug, mac=LAN)
+        applying = vm.start(LUOCTL, "network", "apply")
+        world.reach_it(card=network.WAN)
+        assert not applying.over
+        vm.call(guest.plug, device=card)
+        print(applying.succeeded().stdout)
+        world.reach_it()
+        assert vm.call(guest.picture) == before
+
+        go(vm)
+        card = vm.call(guest.unplug, mac=LAN)
+        said = refusal(vm, "network", "apply", "--wait", "1")
+        print(said)
+        assert f"no link with the permanent address {LAN}" in said
+        assert re.search(r"Network +set up .*, \d+ failed", luoctl(vm, "status"))
+        world.reach_it(card=network.WAN)
+        there = vm.call(guest.picture)
+        assert there["addresses"] == {name: those for name, those in before["addresses"].items() if name != "lan"}
+        vm.call(guest.plug, device=card)
+        luoctl(vm, "network", "apply")
+        world.reach_it()
+        assert vm.call(guest.picture) == before
+
+
+def go(vm):
+    """A live update without systemd: nothing is set up yet."""
+    load(vm)
+    update(vm, "--via", "direct")
+
+
+def test_with_systemd_it_is_as_it_was_and_what_cannot_be_written_down_ends_the_live_update(machine):
+    with around() as world, machine(init=SYSTEMD, wires=world.wires, cmdline=network.CMDLINE) as vm:
+        network.configure(vm)
+        network.install(vm)
+        vm.run("sh", "-ec", network.BY_HAND)
+        world.reach_it()
+        before = vm.call(guest.picture)
+        load(vm)
+        print(luoctl(vm, "preflight", "--via", "systemd"))
+        update(vm, "--via", "systemd")
+        world.reach_it()
+        assert vm.call(guest.picture) == before
+        print(luoctl(vm, "status"), vm.run("journalctl", "--boot", "--output=cat", "--unit=luod-network*").stdout)
+
+        load(vm)
+        for break_it in (fail, mask):
+            break_it(vm)
+            said = refusal(vm, "update", "--via", "direct")
+            print(said)
+            assert "the network can't be written down: luod-network-snapshot.service: " in said
+            assert updating.phase(vm) == "idle"
+            world.reach_it()
+        boots = len(vm.boots)
+        vm.next_boot(begin(vm, "--via", "direct", "--force", "--yes"))
+        arrive(vm, boots)
+        assert "br0" not in vm.call(guest.picture)["addresses"]
+        assert json.loads(luoctl(vm, "--json", "network", "show"))["held"] == []
+        systemd.luod_never_complained(vm)
+
+
+def fail(vm):
+    network.drop_in(vm, "[Service]\nExecReload=\nExecReload=/bin/false\n")
+
+
+def mask(vm):
+    network.drop_in(vm, "")
+    vm.run("systemctl", "mask", "--runtime", network.UNITS[1])
+
+
+def test_networkd_takes_nothing_away_and_without_luod_comes_back_by_itself(machine):
+    with around() as world, machine(init=SYSTEMD, wires=world.wires, cmdline=network.CMDLINE) as vm:
+        network.configure(vm)
+        network.install(vm)
+        network.run_networkd(vm)
+        network.keep(vm)
+        network.settled(vm)
+        world.reach_it()
+        vm.run("sh", "-ec", network.LATER)
+        before = vm.call(guest.picture)
+        load(vm)
+        print(world.silences(lambda: update(vm, "--via", "direct")))
+        network.settled(vm)
+        assert vm.call(guest.picture) == before
