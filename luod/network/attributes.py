@@ -13,6 +13,8 @@ IFF_PROMISC: Final = 0x100
 IFF_ALLMULTI: Final = 0x200
 IFF_MULTICAST: Final = 0x1000
 
+VLAN_FLAGS: Final = 0x1F
+"""All that there are: the kernel refuses a mask of more."""
 MACVLAN_MACADDR_SET: Final = 3
 
 FLAGS: Final[Mapping[str, tuple[int, bool]]] = {
@@ -112,11 +114,18 @@ def _source_macs(attribute: str, macs: Iterable[str]) -> Attributes:
     return [("IFLA_MACVLAN_MACADDR_MODE", MACVLAN_MACADDR_SET), ("IFLA_MACVLAN_MACADDR_DATA", data)]
 
 
+def _if_on(attribute: str, value: int) -> Attributes:
+    """For the kernel it is on as soon as it is named: vxlan_nl2conf counts it among the bits that are in use."""
+    return [(attribute, value)] if value else []
+
+
 _WRITTEN: Final[Mapping[str, Callable[[str, Any], Attributes]]] = {
-    "IFLA_VLAN_FLAGS": lambda attribute, flags: [(attribute, {"flags": flags, "mask": 0xFFFFFFFF})],
+    "IFLA_VLAN_FLAGS": lambda attribute, flags: [(attribute, {"flags": flags, "mask": VLAN_FLAGS})],
     "IFLA_VLAN_EGRESS_QOS": _qos,
     "IFLA_VLAN_INGRESS_QOS": _qos,
     "IFLA_VXLAN_PORT_RANGE": lambda attribute, ports: [(attribute, {"low": ports[0], "high": ports[1]})],
+    "IFLA_VXLAN_REMCSUM_TX": _if_on,
+    "IFLA_VXLAN_REMCSUM_RX": _if_on,
     "IFLA_VXLAN_LABEL": lambda attribute, label: [(attribute, socket.htonl(label))],
     "IFLA_MACVLAN_MACADDR": _source_macs,
     "IFLA_BOND_AD_ACTOR_SYSTEM": lambda attribute, mac: [(attribute, bytes.fromhex(mac.replace(":", "")))],

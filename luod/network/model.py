@@ -465,7 +465,7 @@ class Snapshot(Record):
         """Raises BadSnapshot."""
         try:
             given = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise BadSnapshot("it is no JSON") from None
         version = given.get("version") if isinstance(given, dict) else None
         if version != VERSION:

@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
 
+from luod.network.lacking import complete
 from luod.network.model import (
     Address,
     Bond,
@@ -41,6 +42,8 @@ from luod.network.model import (
     Vlan,
     Vxlan,
 )
+
+complete()
 
 FAMILIES: Final[Mapping[int, Family]] = {AF_INET: "inet", AF_INET6: "inet6"}
 BITS: Final[Mapping[int, int]] = {AF_INET: 32, AF_INET6: 128}
@@ -78,6 +81,8 @@ RTM_F_CLONED: Final = 0x200
 RTNH_F_ONLINK: Final = 0x4
 CLOCKS_PER_SECOND: Final = 100
 """What the kernel tells the time of a route in (USER_HZ)."""
+
+BOND_FOM_ACTIVE: Final = 1
 
 FIB_RULE_INVERT: Final = 0x2
 FR_ACT_TO_TBL: Final = 1
@@ -195,6 +200,12 @@ class _Reader:
         self.names: dict[int, str] = {
             message["index"]: attributes("IFLA_IFNAME") for message, attributes in self._messages
         }
+        self._like_their_ports = {
+            message["index"]
+            for message, attributes in self._messages
+            if attributes.nested("IFLA_LINKINFO").nested("IFLA_INFO_DATA")("IFLA_BOND_FAIL_OVER_MAC") == BOND_FOM_ACTIVE
+        }
+        """The bonds that have the address of the port that they use."""
         self._macs: dict[int, str] = {}
         self._kinds: dict[int, str] = {}
         self._default_destinations: dict[int, str] = {}
@@ -245,7 +256,7 @@ class _Reader:
             kind = "loopback"
             if device_type != ARPHRD_LOOPBACK:
                 kind = "physical"
-                path = _path(self._sysfs / "class/net" / name, attributes("IFLA_PHYS_PORT_NAME"))
+                path = plugged_in(self._sysfs / "class/net" / name, attributes("IFLA_PHYS_PORT_NAME"))
                 if path is None and permanent is None:
                     raise _NotCarried("it is neither a device nor of a kind that is known")
         elif kind not in OF_KIND and kind not in WITHOUT_SETTINGS:
@@ -260,7 +271,7 @@ class _Reader:
             altnames=tuple(slot[1] for slot in properties["attrs"]) if properties else (),
             alias=attributes("IFLA_IFALIAS"),
             mtu=attributes("IFLA_MTU"),
-            address=None if port_kind == "bond" or kind == "loopback" else address,
+            address=address if kind != "loopback" and self._is_its_own(number, attributes) else None,
             permanent_address=permanent if kind == "physical" else None,
             path=path,
             txqlen=attributes("IFLA_TXQLEN"),
@@ -278,6 +289,12 @@ class _Reader:
             if port_kind in OF_PORT
             else None,
         )
+
+    def _is_its_own(self, number: int, attributes: _Attributes) -> bool:
+        """Whether a link's address isn't another's: a bond's is its ports', or with some it is the other way round."""
+        if attributes.nested("IFLA_LINKINFO")("IFLA_INFO_SLAVE_KIND") == "bond":
+            return attributes("IFLA_MASTER") in self._like_their_ports
+        return number not in self._like_their_ports
 
     def _name(self, number: int | None) -> str | None:
         return self.names.get(number) if number else None
@@ -323,8 +340,8 @@ class _Reader:
                 pvid, untagged = bool(flags & BRIDGE_VLAN_INFO_PVID), bool(flags & BRIDGE_VLAN_INFO_UNTAGGED)
                 begin = first if first is not None and flags & BRIDGE_VLAN_INFO_RANGE_END else vid
                 first = None
-                for each in range(begin, vid + 1):
-                    yield Vid(link=link, vid=each, pvid=pvid, untagged=untagged)
+                last = vid if begin < vid else None
+                yield Vid(link=link, vid=begin, last=last, pvid=pvid, untagged=untagged)
 
     def _addresses(self) -> Iterator[Address]:
         for message in _dump(self._ip.addr):
@@ -547,8 +564,8 @@ def _fields(settings: type[Settings]) -> tuple[tuple[str, str, bool, Callable[[A
     return tuple((field, attribute, field in references, _MEANINGS.get(attribute)) for field, attribute in told)
 
 
-def _path(directory: Path, port: str | None) -> str | None:
-    """Where a link is plugged in, by its directory in sysfs; None if it is no device."""
+def plugged_in(directory: Path, port: str | None) -> str | None:
+    """Where a link is, by its directory in sysfs and the name of its port; None if it is no device."""
     device = Path(os.path.realpath(directory / "device"))
     if not device.exists():
         return None

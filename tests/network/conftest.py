@@ -10,3 +10,10 @@ def namespace():
     """A new network namespace, in which there is a loopback link, down."""
     with Namespace() as namespace:
         yield namespace
+
+
+@pytest.fixture
+def another():
+    """A second one."""
+    with Namespace() as namespace:
+        yield namespace

@@ -48,6 +48,11 @@ class Namespace:
         assert ran.returncode == 0, f"{' '.join(command)}: {ran.stderr}{ran.stdout}"
         return ran.stdout
 
+    def do(self, *lines):
+        """Run commands, each a line of words."""
+        for line in lines:
+            self.run(*line.split())
+
     def has(self, *command):
         """Whether a command succeeds."""
         return self(subprocess.run, command, capture_output=True).returncode == 0
@@ -74,17 +79,15 @@ _MADE_BY = {
     "vlan": ["ip link add low type veth", "ip link add new link low type vlan id 2"],
     "macvlan": ["ip link add low type veth", "ip link add new link low type macvlan"],
     "vxlan": ["ip link add new type vxlan id 2 dstport 4789"],
-    "wireguard": ["ip link add new type wireguard"],
-    "vrf": ["ip link add new type vrf table 9"],
+    "ifb": ["ip link add new type ifb"],
     "vlan filtering": ["ip link add new type bridge vlan_filtering 1"],
     "multipath": [
         "ip link set lo up",
         "ip route add 10.0.0.0/8 nexthop dev lo weight 1 nexthop dev lo weight 2",
     ],
+    "the metric of an address": ["ip link set lo up", "ip address add 10.0.0.1/24 dev lo metric 5"],
     "nexthop objects": ["ip link set lo up", "ip nexthop add id 1 dev lo"],
-    "tables": ["ip link set lo up", "ip route add 10.0.0.0/8 dev lo table 100"],
-    "IPv6 tables": ["ip link set lo up", "ip route add fd00::/8 dev lo table 100"],
-    "realms": ["ip link set lo up", "ip route add 10.0.0.0/8 dev lo realm 3"],
+    "IPv6 subtrees": ["ip link set lo up", "ip route add fd00::/8 from fd01::/16 dev lo"],
     "lightweight tunnels": [
         "ip link set lo up",
         "ip route add 10.0.0.0/8 encap ip id 3 dst 192.0.2.1 dev lo",
