@@ -88,6 +88,7 @@ _MADE_BY = {
     "the metric of an address": ["ip link set lo up", "ip address add 10.0.0.1/24 dev lo metric 5"],
     "nexthop objects": ["ip link set lo up", "ip nexthop add id 1 dev lo"],
     "IPv6 subtrees": ["ip link set lo up", "ip route add fd00::/8 from fd01::/16 dev lo"],
+    "realms": ["test -e /proc/net/rt_acct"],
     "lightweight tunnels": [
         "ip link set lo up",
         "ip route add 10.0.0.0/8 encap ip id 3 dst 192.0.2.1 dev lo",

@@ -308,7 +308,7 @@ def test_a_bond_that_asks_by_arp(namespace, link):
     need("bond")
     namespace.do(
         "ip link add bond0 type bond mode balance-xor arp_interval 500 arp_ip_target 10.0.0.1,10.0.0.2"
-        " arp_validate none arp_missed_max 4 xmit_hash_policy layer3+4 packets_per_slave 1",
+        " arp_missed_max 4 xmit_hash_policy layer3+4",
     )
     assert words(link("bond0").settings, "mode", "arp_interval", "arp_ip_target", "missed_max", "xmit_hash_policy") == {
         "mode": 2,
@@ -701,6 +701,7 @@ def test_a_rule_where_a_usual_one_was(namespace, see):
 
 
 def test_a_rule_with_a_selector_that_is_not_known_is_left_out(namespace, see):
+    need("realms")
     namespace.do("ip rule add priority 77 from 10.0.0.0/8 realms 3/4 iif lo table 7")
     seen = see()
     assert seen.rules == ()
@@ -739,7 +740,7 @@ def test_an_entry_in_the_fdb_of_a_bridge(namespace, see, words, fields):
     veth(namespace, "v")
     namespace.do("ip link add br0 type bridge", "ip link set v master br0 up", "ip link set br0 up")
     namespace.do(f"bridge fdb add {MAC} {words}")
-    (entry,) = see().fdb
+    (entry,) = (entry for entry in see().fdb if entry.vlan is None)  # the kernel adds one for each VLAN of the port
     assert {"mac": entry.mac} | {name: getattr(entry, name) for name in fields} == {"mac": MAC} | fields
 
 
