@@ -47,6 +47,11 @@ def test_the_parts_follow_each_other_and_are_all_there_is():
     assert (of.parts[0].start, of.generation, of.via, of.aborted) == (BEGAN, 3, "direct", None)
 
 
+def test_the_network_is_a_part_where_it_goes_over():
+    of = timeline(3, [*told(["a"]), an_event("network", 0.35)])
+    assert titles(of)[:4] == ["clients get ready", "carry over", "network", "sync, load again"]
+
+
 @pytest.mark.parametrize("clients", [["vm"], [f"vm{number}" for number in range(12)]], ids=["one", "twelve"])
 @pytest.mark.parametrize("scale", [1.0, 60.0])
 @pytest.mark.parametrize("via", ["direct", "systemd"])

@@ -5,6 +5,7 @@ from signal import SIGKILL
 
 import pytest
 
+from luod.systemd import NETWORK_SERVICE, SNAPSHOT_SERVICE
 from vm import systemd
 from vm.guest import clients, services
 from vm.guest.traffic import LOST, Owner, go_on
@@ -69,7 +70,8 @@ def boot(machine):
 @pytest.mark.parametrize("suite", [CARRIES, KEEPS])
 def test_a_live_update_by_systemctl_carries_everything_over(boot, suite):
     with boot(suite) as vm:
-        vm.run("systemd-analyze", "security", f"--threshold={EXPOSURE}", systemd.SERVICE)
+        for unit in (systemd.SERVICE, NETWORK_SERVICE, SNAPSHOT_SERVICE):
+            vm.run("systemd-analyze", "security", f"--threshold={EXPOSURE}", unit)
         given = owners_preserve(vm)
         given["table"] |= vm.call(clients.preserve_delegated)["table"]
         assert systemd.update(vm).number == 1

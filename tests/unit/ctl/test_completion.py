@@ -73,6 +73,12 @@ def test_tokens_of_the_session_that_was_named_are_offered(complete, luod):
     assert complete("luoctl retrieve ram -- ") == []
 
 
+def test_links_are_offered_to_hand_over(complete):
+    assert "lo" in complete("luoctl network snapshot l")
+    assert complete("luoctl network snapshot lo lo") == []
+    assert complete("luoctl network apply --differing ") == ["set", "leave"]
+
+
 def test_users_are_offered_as_owners(complete):
     name = pwd.getpwuid(0).pw_name
     assert name in complete(f"luoctl list --owner {name[:-1]}")

@@ -40,6 +40,11 @@ from .conftest import LUOCTL
             "(see luoctl show -h)\n",
         ),
         (
+            ["network", "snapshot", "a/b"],
+            "luoctl: invalid value for '[PATTERN]...': 'a/b' must be a link's name or a pattern of names: 1 to 127 "
+            "letters, no space, / or : (see luoctl network snapshot -h)\n",
+        ),
+        (
             ["create", "x", "--label", "a"],
             "luoctl: invalid value for '--label': 'a' is not KEY=VALUE (see luoctl create -h)\n",
         ),
