@@ -239,12 +239,12 @@ class Around:
                 wire.answered(*self.on(wire))
 
     def silences(self, during):
-        """How long nobody was answered while something is done, in seconds, by name."""
+        """The longest time without an answer while something is done: its begin and its end, by name."""
         with self.watch() as answers:
             self.reach_it()
             during()
             self.reach_it()
-        return {name: max(after - before for before, after in pairwise(times)) for name, times in answers.items()}
+        return {name: max(pairwise(times), key=_length) for name, times in answers.items()}
 
     @contextmanager
     def watch(self):
@@ -253,6 +253,11 @@ class Around:
             watches = [stack.enter_context(wire.watch(*self.on(wire))) for wire in self.wires]
             answers = {ping: times for watch in watches for ping, times in watch.answers.items()}
             yield {name: answers[ping] for name, ping in self.pings.items()}
+
+
+def _length(time):
+    began, ended = time
+    return ended - began
 
 
 @contextmanager

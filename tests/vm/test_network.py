@@ -69,7 +69,7 @@ def test_without_systemd_it_is_as_it_was_and_a_card_that_comes_late_is_waited_fo
 
 
 def go(vm):
-    """A live update without systemd: nothing is set up yet."""
+    """A live update at once."""
     load(vm)
     update(vm, "--via", "direct")
 
@@ -113,17 +113,52 @@ def mask(vm):
     vm.run("systemctl", "mask", "--runtime", network.UNITS[1])
 
 
-def test_networkd_takes_nothing_away_and_without_luod_comes_back_by_itself(machine):
+def test_networkd_takes_nothing_away_where_it_is_told_so_and_without_luod_comes_by_itself(machine):
     with around() as world, machine(init=SYSTEMD, wires=world.wires, cmdline=network.CMDLINE) as vm:
         network.configure(vm)
         network.install(vm)
-        network.run_networkd(vm)
         network.keep(vm)
+        network.run_networkd(vm)
         network.settled(vm)
         world.reach_it()
         vm.run("sh", "-ec", network.LATER)
         before = vm.call(guest.picture)
-        load(vm)
-        print(world.silences(lambda: update(vm, "--via", "direct")))
+
+        dark_for(world, lambda: go(vm))
         network.settled(vm)
-        assert vm.call(guest.picture) == before
+        after = vm.call(guest.picture)
+        print(vm.run("journalctl", "--boot", "--output=cat", "--unit=luod-network*").stdout)
+        assert vids(after, "lan") == vids(before, "lan") - {7}, "those of a port are as [BridgeVLAN] has them"
+        assert [each for each in after if after[each] != before[each]] == ["vlans"]
+
+        network.keep_nothing(vm)
+        network.forget(vm)
+        network.settled(vm)
+        without = vm.call(guest.picture)
+        assert locals_of(before, "wan") - locals_of(without, "wan") == {"10.0.0.77", "fd00::77"}
+        assert destinations(before) - destinations(without) == {"10.77.0.0/16", "fd77::/64"}
+        assert [rule["priority"] for _, rule in before["rules"] if [_, rule] not in without["rules"]] == [2000]
+        assert [each["dst"] for each in before["neighbours"] if each not in without["neighbours"]] == ["10.5.0.19"]
+
+        network.configure(vm, handover=[])
+        vm.run("systemctl", "reload", systemd.SERVICE)
+        dark_for(world, lambda: go(vm))
+        network.settled(vm)
+
+
+def dark_for(world, during):
+    """Print how long nobody was answered, who is so again."""
+    for name, (began, ended) in world.silences(during).items():
+        print(f"{name}: not answered for {ended - began:.1f} s")
+
+
+def vids(picture, port):
+    return {vlan["vlan"] for each in picture["vlans"] if each["ifname"] == port for vlan in each["vlans"]}
+
+
+def locals_of(picture, link):
+    return {address["local"] for address in picture["addresses"][link]}
+
+
+def destinations(picture):
+    return {route["dst"] for _, route in picture["routes"]}
