@@ -35,7 +35,12 @@ def complete() -> None:
         owner.nla_map = _completed(owner.nla_map, attributes)
 
 
+def numbered(known: Iterable[tuple[Any, ...]]) -> tuple[tuple[Any, ...], ...]:
+    """A table of pyroute2's, of which some are numbered and some are in order."""
+    return tuple(each if isinstance(each[0], int) else (number, *each) for number, each in enumerate(known))
+
+
 def _completed(known: Iterable[tuple[Any, ...]], lacking: Attributes) -> tuple[tuple[Any, ...], ...]:
-    numbered = tuple(each if isinstance(each[0], int) else (number, *each) for number, each in enumerate(known))
-    numbers = {each[0] for each in numbered}
-    return (*numbered, *(each for each in lacking if each[0] not in numbers))
+    table = numbered(known)
+    numbers = {each[0] for each in table}
+    return (*table, *(each for each in lacking if each[0] not in numbers))

@@ -7,6 +7,7 @@ net/bridge/br_fdb.c.
 import errno
 import os
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,9 +17,15 @@ from socket import AF_BRIDGE, AF_INET, AF_INET6, AF_UNSPEC
 from typing import Any, Final, TypeVar
 
 from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.rtnl import RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE, RTM_NEWRULE
+from pyroute2.netlink.rtnl.fibmsg import fibmsg
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from luod.network.lacking import complete
+from luod.network.lacking import complete, numbered
 from luod.network.model import (
     Address,
     Bond,
@@ -99,10 +106,14 @@ NTF_EXT_LEARNED: Final = 0x10
 NTF_OFFLOADED: Final = 0x20
 NTF_STICKY: Final = 0x40
 NTF_ROUTER: Final = 0x80
+NO_TEXT: Final = "\ufffd"
+"""Where something wasn't in UTF-8."""
 NO_MAC: Final = "00:00:00:00:00:00"
 
 NLM_F_DUMP_INTR: Final = 0x10
-PATIENCE: Final = 5.0
+NLA_TYPE_MASK: Final = 0x3FFF
+ATTRIBUTE: Final = struct.Struct("HH")
+PATIENCE: Final = 1.0
 """Seconds for which the kernel is asked again where a network changed while it told of it; then that has to do."""
 
 OF_KIND: Final[Mapping[str, type[Settings]]] = {
@@ -130,15 +141,101 @@ class Look:
 
 def look(ip: IPRoute, sysfs: Path = Path("/sys")) -> Look:
     """Look at everything. Raises OSError where the kernel doesn't answer."""
-    reader = _Reader(ip, sysfs)
-    return Look(reader.snapshot(), {name: number for number, name in reader.names.items()})
+    ip.register_policy(LEAN)
+    try:
+        reader = _Reader(ip, sysfs)
+        return Look(reader.snapshot(), {name: number for number, name in reader.names.items()})
+    finally:
+        ip.register_policy(POLICY)
+
+
+class _Message:
+    """Mixed into a message of pyroute2's: its attributes are decoded when they are asked for, for most never are.
+
+    pyroute2 before 0.9 throws away what it was told of a network that changed meanwhile: this keeps that from it.
+    """
+
+    interrupted = False
+
+    def decode(self: Any) -> None:
+        super().decode()  # type: ignore[misc]
+        header = self["header"]
+        if header["flags"] & NLM_F_DUMP_INTR:
+            self.interrupted = True
+            header["flags"] &= ~NLM_F_DUMP_INTR
+
+    def decode_nlas(self: Any, offset: int) -> None:
+        """What pyroute2 calls to have all of them decoded."""
+        self.first = offset
+
+    def places(self: Any) -> dict[int, tuple[int, int]]:
+        """Where each attribute is, by its number, and how long it is."""
+        found: dict[int, tuple[int, int]] = {}
+        offset, end = self.first, self.offset + self.length
+        while offset + ATTRIBUTE.size <= end:
+            length, number = ATTRIBUTE.unpack_from(self.data, offset)
+            found.setdefault(number & NLA_TYPE_MASK, (offset, length))
+            offset += (max(length, ATTRIBUTE.size) + 3) & ~3
+        return found
+
+    def attribute_at(self: Any, offset: int, length: int) -> Any:
+        """One attribute."""
+        whole = self.length
+        self.length = offset + length - self.offset
+        super().decode_nlas(offset)  # type: ignore[misc]
+        self.length = whole
+        return self["attrs"][-1]
+
+
+def _lean(message: type[Any]) -> type[Any]:
+    numbers = {name: number for number, name, *_ in numbered(message.nla_map)}
+    return type(message.__name__, (_Message, message), {"numbers": numbers})
+
+
+POLICY: Final = {
+    RTM_NEWLINK: ifinfmsg,
+    RTM_NEWADDR: ifaddrmsg,
+    RTM_NEWROUTE: rtmsg,
+    RTM_NEWNEIGH: ndmsg,
+    RTM_NEWRULE: fibmsg,
+}
+LEAN: Final = {number: _lean(message) for number, message in POLICY.items()}
+
+
+class _Told:
+    """The attributes of a message, by their names."""
+
+    def __init__(self, message: Any) -> None:
+        self._message = message
+        self._places: dict[int, tuple[int, int]] = message.places()
+
+    def _slot(self, name: str) -> Any:
+        place = self._places.get(self._message.numbers.get(name))
+        return None if place is None else self._message.attribute_at(*place)
+
+    def __contains__(self, name: str) -> bool:
+        return self._message.numbers.get(name) in self._places
+
+    def __call__(self, name: str) -> Any:
+        slot = self._slot(name)
+        return None if slot is None else _text(slot[1])
+
+    def nested(self, name: str) -> "_Attributes":
+        return _Attributes(self(name))
+
+    def unknown(self) -> Iterator[tuple[int, bytes]]:
+        """Those that pyroute2 has no name for: their numbers and contents."""
+        known = set(self._message.numbers.values())
+        for number, (offset, length) in self._places.items():
+            if number not in known:
+                yield number, bytes(self._message.data[offset + ATTRIBUTE.size : offset + length])
 
 
 class _Attributes:
-    """Those of a message or of another attribute, each decoded when it is asked for."""
+    """Those of another attribute, by their names."""
 
-    def __init__(self, message: Any) -> None:
-        self._slots = {slot[0]: slot for slot in message["attrs"]} if message else {}
+    def __init__(self, attribute: Any) -> None:
+        self._slots = {slot[0]: slot for slot in attribute["attrs"]} if attribute else {}
 
     def __contains__(self, name: str) -> bool:
         return name in self._slots
@@ -154,6 +251,11 @@ class _Attributes:
         """As the kernel has sent it, without the header."""
         slot = self._slots.get(name)
         return b"" if slot is None else _payload(slot)
+
+
+def _text(value: Any) -> Any:
+    """A value; what isn't in UTF-8 comes as bytes."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _payload(slot: Any) -> bytes:
@@ -173,17 +275,13 @@ def _dump(method: Callable[..., Iterable[Any]], **asked: Any) -> list[Any]:
     """The messages of a dump. `match` keeps pyroute2 before 0.9 from taking what is asked as a filter."""
     until = time.monotonic() + PATIENCE
     while True:
-        messages: list[Any] = []
         try:
-            messages.extend(method("dump", match={}, **asked))
-            interrupted = any(message["header"]["flags"] & NLM_F_DUMP_INTR for message in messages)
-        except NetlinkDumpInterrupted:  # from pyroute2 before 0.9, after the last message
-            interrupted = True
+            messages = list(method("dump", match={}, **asked))
         except NetlinkError as error:
             if error.code in {errno.EAFNOSUPPORT, errno.EOPNOTSUPP}:
                 return []
             raise OSError(error.code, os.strerror(error.code)) from None
-        if not interrupted or time.monotonic() > until:
+        if not any(message.interrupted for message in messages) or time.monotonic() > until:
             return messages
 
 
@@ -194,8 +292,7 @@ class _Reader:
         self._taken = time.time()
         self._left_out: list[LeftOut] = []
         self._messages = [
-            (message, _Attributes(message))
-            for message in _dump(ip.link, family=AF_UNSPEC, ext_mask=RTEXT_FILTER_SKIP_STATS)
+            (message, _Told(message)) for message in _dump(ip.link, family=AF_UNSPEC, ext_mask=RTEXT_FILTER_SKIP_STATS)
         ]
         self.names: dict[int, str] = {
             message["index"]: attributes("IFLA_IFNAME") for message, attributes in self._messages
@@ -240,7 +337,7 @@ class _Reader:
             except _NotCarried as left:
                 self._leave_out(f"link {name}", str(left), name)
 
-    def _link(self, number: int, device_type: int, flags: int, attributes: _Attributes) -> Link:
+    def _link(self, number: int, device_type: int, flags: int, attributes: _Told) -> Link:
         name = self.names[number]
         info = attributes.nested("IFLA_LINKINFO")
         address = attributes("IFLA_ADDRESS")
@@ -249,6 +346,8 @@ class _Reader:
         self._kinds[number] = kind or ""
         if address is not None:
             self._macs[number] = address
+        if NO_TEXT in name:
+            raise _NotCarried("its name is no text")
         if "IFLA_LINK_NETNSID" in attributes:
             raise _NotCarried(f"the other end of this {kind} is in another network namespace")
         path = None
@@ -265,11 +364,15 @@ class _Reader:
         port_kind = info("IFLA_INFO_SLAVE_KIND")
         inet6 = attributes.nested("IFLA_AF_SPEC").nested("AF_INET6")
         properties = attributes("IFLA_PROP_LIST")
+        alias = attributes("IFLA_IFALIAS")
+        if alias is not None and NO_TEXT in alias:
+            self._leave_out(f"alias of {name}", "it is no text", name)
+            alias = None
         return Link(
             name=name,
             kind=kind,
-            altnames=tuple(slot[1] for slot in properties["attrs"]) if properties else (),
-            alias=attributes("IFLA_IFALIAS"),
+            altnames=tuple(slot[1] for slot in properties["attrs"] if isinstance(slot[1], str)) if properties else (),
+            alias=alias,
             mtu=attributes("IFLA_MTU"),
             address=address if kind != "loopback" and self._is_its_own(number, attributes) else None,
             permanent_address=permanent if kind == "physical" else None,
@@ -299,7 +402,7 @@ class _Reader:
     def _name(self, number: int | None) -> str | None:
         return self.names.get(number) if number else None
 
-    def _settings(self, number: int, kind: str, attributes: _Attributes, info: _Attributes) -> Any:
+    def _settings(self, number: int, kind: str, attributes: _Told, info: _Attributes) -> Any:
         if kind == "veth":
             peer = self._name(attributes("IFLA_LINK"))
             if peer is None:
@@ -324,9 +427,11 @@ class _Reader:
         return settings(**given)
 
     def _vids(self) -> Iterator[Vid]:
+        if "bridge" not in self._kinds.values():
+            return
         for message in _dump(self._ip.link, family=AF_BRIDGE, ext_mask=RTEXT_FILTER_BRVLAN_COMPRESSED):
             link = self.names.get(message["index"])
-            spec = _Attributes(message)("IFLA_AF_SPEC")
+            spec = _Told(message)("IFLA_AF_SPEC")
             if link is None or not spec:
                 continue
             first = None
@@ -344,12 +449,13 @@ class _Reader:
                 yield Vid(link=link, vid=begin, last=last, pvid=pvid, untagged=untagged)
 
     def _addresses(self) -> Iterator[Address]:
-        for message in _dump(self._ip.addr):
-            number, family, prefixlen = message["index"], message["family"], message["prefixlen"]
+        each = ((family, message) for family in FAMILIES for message in _dump(self._ip.addr, family=family))
+        for family, message in each:
+            number, prefixlen = message["index"], message["prefixlen"]
             link = self.names.get(number)
-            if link is None or family not in FAMILIES:
+            if link is None or message["family"] != family:
                 continue
-            attributes = _Attributes(message)
+            attributes = _Told(message)
             far = attributes("IFA_ADDRESS")
             near = attributes("IFA_LOCAL") or far
             flags = attributes("IFA_FLAGS")
@@ -392,13 +498,13 @@ class _Reader:
                     continue
                 if message["proto"] == RTPROT_REDIRECT:
                     continue
-                attributes = _Attributes(message)
+                attributes = _Told(message)
                 table = attributes("RTA_TABLE") or message["table"]
                 if message["proto"] == RTPROT_KERNEL and self._follows(message, attributes, table):
                     continue
                 yield from self._route(message, attributes, table)
 
-    def _follows(self, message: Any, attributes: _Attributes, table: int) -> bool:
+    def _follows(self, message: Any, attributes: _Told, table: int) -> bool:
         """Whether the kernel has made this route, or will, for an address or a link. NetworkManager makes others."""
         if table == RT_TABLE_LOCAL or message["type"] != RTN_UNICAST or "RTA_GATEWAY" in attributes:
             return table == RT_TABLE_LOCAL or message["type"] != RTN_UNICAST
@@ -410,7 +516,7 @@ class _Reader:
             return True
         return (family, number, _prefix(family, destination, length), length) in self._prefixes
 
-    def _route(self, message: Any, attributes: _Attributes, table: int) -> Iterator[Route]:
+    def _route(self, message: Any, attributes: _Told, table: int) -> Iterator[Route]:
         family = FAMILIES[message["family"]]
         destination = f"{attributes('RTA_DST') or ('0.0.0.0' if family == 'inet' else '::')}/{message['dst_len']}"
         hops: tuple[Nexthop, ...] = ()
@@ -444,7 +550,7 @@ class _Reader:
             valid_until=self._taken + expires / CLOCKS_PER_SECOND if expires > 0 else None,
         )
 
-    def _nexthop(self, number: int | None, flags: int, attributes: _Attributes, weight: int) -> Nexthop:
+    def _nexthop(self, number: int | None, flags: int, attributes: _Told | _Attributes, weight: int) -> Nexthop:
         via = attributes("RTA_VIA")
         return Nexthop(
             link=self._name(number),
@@ -458,7 +564,7 @@ class _Reader:
             family = FAMILIES.get(message["family"])
             if family is None:
                 continue
-            attributes = _Attributes(message)
+            attributes = _Told(message)
             suppressed = attributes("FRA_SUPPRESS_PREFIXLEN")
             rule = Rule(
                 family=family,
@@ -484,7 +590,7 @@ class _Reader:
                 suppress_ifgroup=attributes("FRA_SUPPRESS_IFGROUP"),
                 protocol=attributes("FRA_PROTOCOL"),
             )
-            more = [number for number, value in _unknown(message) if not _is_a_whole_port(number, value)]
+            more = [number for number, value in attributes.unknown() if not _is_a_whole_port(number, value)]
             if more or "FRA_FLOW" in attributes:
                 what = f"rule {rule.priority} of {family}"
                 self._leave_out(what, "it has a selector that isn't handed over", rule.iifname or rule.oifname)
@@ -496,13 +602,15 @@ class _Reader:
             family, link = FAMILIES.get(message["family"]), self.names.get(message["ifindex"])
             if family is None or link is None or not message["state"] & NUD_PERMANENT:
                 continue
-            attributes = _Attributes(message)
+            attributes = _Told(message)
             mac = attributes("NDA_LLADDR")
             if mac:
                 flags = message["flags"] & NTF_ROUTER
                 yield Neighbour(link=link, family=family, address=attributes("NDA_DST"), mac=mac, flags=flags)
 
     def _fdb(self) -> Iterator[FdbEntry]:
+        if not {"bridge", "vxlan"} & set(self._kinds.values()):
+            return
         for message in _dump(self._ip.neigh, family=AF_BRIDGE):
             number, state, flags = message["ifindex"], message["state"], message["flags"]
             link = self.names.get(number)
@@ -511,7 +619,7 @@ class _Reader:
             vxlan = self._kinds.get(number) == "vxlan"
             if flags & NTF_OFFLOADED or (flags & NTF_SELF and not vxlan):
                 continue
-            attributes = _Attributes(message)
+            attributes = _Told(message)
             mac, master, destination = attributes("NDA_LLADDR"), attributes("NDA_MASTER"), attributes("NDA_DST")
             if flags & NTF_SELF:
                 if mac == NO_MAC and destination == self._default_destinations.get(number):

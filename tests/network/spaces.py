@@ -45,7 +45,7 @@ class Namespace:
     def run(self, *command):
         """Run a command, which must succeed; its output."""
         ran = self(subprocess.run, command, capture_output=True, text=True)
-        assert ran.returncode == 0, f"{' '.join(command)}: {ran.stderr}{ran.stdout}"
+        assert ran.returncode == 0, f"{command}: {ran.stderr}{ran.stdout}"
         return ran.stdout
 
     def do(self, *lines):

@@ -1,5 +1,6 @@
 """What ip(8) and bridge(8) set is read as it was set, and nothing that nobody has set."""
 
+import subprocess
 import time
 from pathlib import Path
 from threading import get_native_id
@@ -127,6 +128,21 @@ def test_an_alias_may_be_in_any_language(namespace, link):
     namespace.run("ip", "link", "add", "new", "type", "bridge")
     namespace.run("ip", "link", "set", "new", "alias", "Brücke, erste")
     assert link("new").alias == "Brücke, erste"
+
+
+def test_names_that_are_no_text_do_no_harm(namespace, see):
+    namespace.run("ip", "link", "add", "new", "type", "bridge")
+    namespace.run(b"ip", b"link", b"set", b"new", b"alias", b"br\xfccke")
+    namespace.run(b"ip", b"link", b"add", b"br\xfccke", b"type", b"bridge")
+    namespace.run(b"ip", b"address", b"add", b"10.0.0.1/24", b"dev", b"br\xfccke")
+    namespace.run(b"ip", b"rule", b"add", b"iif", b"br\xfccke", b"table", b"7")
+    seen = see()
+    assert [(link.name, link.alias) for link in seen.links] == [("lo", None), ("new", None)]
+    assert [(left.what, left.reason) for left in seen.left_out] == [
+        ("alias of new", "it is no text"),
+        ("link br\ufffdcke", "its name is no text"),
+    ]
+    assert Snapshot.decode(seen.encode()) == seen
 
 
 @pytest.mark.parametrize(
@@ -795,3 +811,26 @@ def test_what_was_read_can_be_written_down_and_read_again(routed, see):
     )
     seen = see()
     assert Snapshot.decode(seen.encode()) == seen
+
+
+@pytest.fixture
+def change(namespace):
+    """Has something done over and over until the test is over."""
+    started = []
+
+    def change(script):
+        loop = f"while :; do {script}; done"
+        started.append(namespace(subprocess.Popen, ["sh", "-c", loop], stderr=subprocess.DEVNULL))
+
+    yield change
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_of_a_network_that_changes_all_the_time_is_read_what_stays(namespace, see, change):
+    namespace.do("ip link add new type bridge", *(f"ip address add 10.0.0.{n}/24 dev new" for n in range(1, 100)))
+    change("ip address add 10.1.0.1/24 dev new; ip address del 10.1.0.1/24 dev new")
+    for _ in range(3):
+        seen = {address.address for address in see().addresses}
+        assert seen >= {f"10.0.0.{n}" for n in range(1, 100)}
