@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, Self
 
 from pyroute2 import IPRoute
 
@@ -26,6 +26,7 @@ RTMGRP_LINK: Final = 1
 ROUNDS: Final = 12
 """How often at most, where something undoes what is done."""
 _ANY_LENGTH: Final = 1
+_OF_PORTS: Final = frozenset({Phase.JOIN, Phase.PORT, Phase.VLANS})
 _FORBIDDEN: Final = frozenset({errno.EPERM, errno.EACCES})
 
 
@@ -36,7 +37,7 @@ def apply(wanted: Snapshot, *, wait: float, leave: bool) -> Report:
     Raises OSError where the network can't be looked at.
     """
     began, deadline = time.time(), time.monotonic() + wait
-    with _Arrivals() as arrivals, _opened() as ip:
+    with Arrivals() as arrivals, _opened() as ip:
         work = _Work(ip, wanted, leave=leave)
         work.go_on()
         while work.plan.awaited and not work.is_forbidden and arrivals.wait(deadline - time.monotonic()):
@@ -65,12 +66,14 @@ def _opened() -> Iterator[IPRoute]:
         yield ip
 
 
-class _Arrivals:
+class Arrivals:
     """Tells of links that come, from when it is made on: of more than that, for whoever looks too often misses none."""
 
-    def __enter__(self) -> "_Arrivals":
+    def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
         self._socket.bind((0, RTMGRP_LINK))
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -99,6 +102,10 @@ class _Work:
         self._seen = look(ip)
         self.first = self.plan = self._planned()
         self._differed = _differing(self.first, self._seen.snapshot) if leave else frozenset()
+        joining = (step.thing for step in self.first.steps if step.phase is Phase.JOIN)
+        self._apart = {link_of(thing) for thing in joining if key(thing) in self._differed}
+        """The ports that stay where they are, though they were another's."""
+        self._masters = {link.name: link.master for link in wanted.links}
         self._refused: dict[Hashable, Refused] = {}
         self._done = 0
 
@@ -122,8 +129,7 @@ class _Work:
 
     def _round(self) -> None:
         """All steps; but behind links that are made, it takes another look."""
-        numbers = {**self._seen.numbers}
-        numbers |= {name: numbers[there] for name, there in self.plan.names.items()}
+        numbers = {name: self._seen.numbers[there] for name, there in self.plan.names.items()}
         changer = Changer(self._ip, self._wanted, numbers)
         self._refused.clear()
         missing: set[str] = set()
@@ -134,7 +140,7 @@ class _Work:
             if made and step.phase > Phase.MAKE:
                 return
             try:
-                if lacks := next((name for name in needs(step.thing) if name in missing), None):
+                if lacks := next((name for name in self._needs(step) if name in missing), None):
                     raise Refused(f"needs {lacks}")
                 changer.do(step)
             except Refused as refused:
@@ -145,7 +151,14 @@ class _Work:
                 self._done += 1
                 made += step.phase <= Phase.MAKE
 
+    def _needs(self, step: Step) -> list[str]:
+        """The links without which it can't be done."""
+        master = self._masters.get(link_of(step.thing) or "") if step.phase in _OF_PORTS else None
+        return needs(step.thing) + ([master] if master is not None else [])
+
     def _is_left(self, step: Step) -> bool:
+        if step.phase is Phase.VLANS and link_of(step.thing) in self._apart:
+            return True
         return step.action is not Action.ADD and key(step.thing) in self._differed
 
     @property
@@ -189,6 +202,8 @@ def _differing(first: Plan, there: Snapshot) -> frozenset[Hashable]:
 
 def _unmoved(steps: list[Step]) -> str:
     """How that differs which they are of."""
-    if changes := [said_of(change) for step in steps for change in step.changes]:
-        return ", ".join(changes)
+    apart = any(step.phase is Phase.JOIN for step in steps)
+    changes = [change for step in steps if not (apart and step.phase is Phase.PORT) for change in step.changes]
+    if changes:
+        return "; ".join(map(said_of, changes))
     return "it is there" if steps[0].action is Action.REMOVE else "it isn't there"

@@ -79,8 +79,9 @@ class Links:
         steps: dict[Phase, list[Change]] = defaultdict(list)
         missing: str | None = None
         for change in changes(link, there):
-            if change.field in _IN_PASSING and (name := self.lacking([str(change.after)])):
-                missing = missing or name
+            named = [str(change.after)] if change.field in _IN_PASSING and change.after is not None else []
+            if lacking := self.lacking(named):
+                missing = missing or lacking
             else:
                 steps[change.phase].append(change)
         if missing is not None:

@@ -5,11 +5,13 @@ net/bridge/br_fdb.c.
 """
 
 import errno
+import gc
 import os
 import socket
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -143,10 +145,23 @@ def look(ip: IPRoute, sysfs: Path = Path("/sys")) -> Look:
     """Look at everything. Raises OSError where the kernel doesn't answer."""
     ip.register_policy(LEAN)
     try:
-        reader = _Reader(ip, sysfs)
-        return Look(reader.snapshot(), {name: number for number, name in reader.names.items()})
+        with _uncollected():
+            reader = _Reader(ip, sysfs)
+            return Look(reader.snapshot(), {name: number for number, name in reader.names.items()})
     finally:
         ip.register_policy(POLICY)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without Python's garbage collector: the more there is that all lasts, the more it looks at, again and again."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 class _Message:
@@ -300,7 +315,8 @@ class _Reader:
         self._like_their_ports = {
             message["index"]
             for message, attributes in self._messages
-            if attributes.nested("IFLA_LINKINFO").nested("IFLA_INFO_DATA")("IFLA_BOND_FAIL_OVER_MAC") == BOND_FOM_ACTIVE
+            if (info := attributes.nested("IFLA_LINKINFO"))("IFLA_INFO_KIND") == "bond"
+            and info.nested("IFLA_INFO_DATA")("IFLA_BOND_FAIL_OVER_MAC") == BOND_FOM_ACTIVE
         }
         """The bonds that have the address of the port that they use."""
         self._macs: dict[int, str] = {}
@@ -393,8 +409,8 @@ class _Reader:
             else None,
         )
 
-    def _is_its_own(self, number: int, attributes: _Attributes) -> bool:
-        """Whether a link's address isn't another's: a bond's is its ports', or with some it is the other way round."""
+    def _is_its_own(self, number: int, attributes: _Told) -> bool:
+        """Whether a link's address isn't another's: a port of a bond has that one's, or the other way round."""
         if attributes.nested("IFLA_LINKINFO")("IFLA_INFO_SLAVE_KIND") == "bond":
             return attributes("IFLA_MASTER") in self._like_their_ports
         return number not in self._like_their_ports

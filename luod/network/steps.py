@@ -30,10 +30,12 @@ class Phase(IntEnum):
     PORTS = auto()
     """What a link has to say of its ports."""
     VLANS = auto()
-    MTU = auto()
-    FLAGS = auto()
+    LINK_LOCAL = auto()
+    """How it chooses its link-local address, which it does when it comes up."""
     UP = auto()
-    """Whoever goes down loses its IPv4 routes and IPv6 addresses: they come after it."""
+    """With its MTU, which can't be more than that of what it stands on, its MAC and its flags. IPv4 routes and IPv6
+    addresses come after it: whoever goes down loses them.
+    """
     ADDRESSES = auto()
     ROUTES = auto()
     GATEWAYS = auto()
@@ -51,10 +53,9 @@ OF_FIELDS: Final[Mapping[str, Phase]] = {
     "master": Phase.JOIN,
     "port": Phase.PORT,
     "settings.primary": Phase.PORTS,
-    "mtu": Phase.MTU,
-    "up": Phase.UP,
+    "addr_gen_mode": Phase.LINK_LOCAL,
 }
-"""When a field of a link is set; all others with its flags."""
+"""When a field of a link is set; all others when it comes up."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Change:
 
     @property
     def phase(self) -> Phase:
-        return OF_FIELDS.get(self.field) or OF_FIELDS.get(self.field.split(".")[0], Phase.FLAGS)
+        return OF_FIELDS.get(self.field) or OF_FIELDS.get(self.field.split(".")[0], Phase.UP)
 
 
 @dataclass(frozen=True)

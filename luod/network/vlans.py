@@ -1,7 +1,7 @@
 """What the VLANs of a network's bridges lack to be as they were: a port is in exactly those that it was in. No I/O."""
 
 from collections.abc import Iterator, Mapping
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from luod.network.links import Links
 from luod.network.model import Bridge, Link, Snapshot, Vid
@@ -10,8 +10,6 @@ from luod.network.steps import Action, Change, Phase, Step
 
 Flags: TypeAlias = tuple[bool, bool]
 """Whether it is the pvid, and untagged."""
-
-_DEFAULT_PVID: Final = 1
 
 
 class Vlans:
@@ -48,7 +46,7 @@ class Vlans:
         """The one whose VLANs it has, where the kernel that they come from had them."""
         bridge = link if link.kind == "bridge" else self._links.wanted.get(link.master or "")
         settings = bridge.settings if bridge else None
-        return bridge if isinstance(settings, Bridge) and settings.vlan_filtering is not None else None
+        return bridge if isinstance(settings, Bridge) and settings.vlan_default_pvid is not None else None
 
     def _has_joined(self, name: str, link: Link | None) -> bool:
         there = self._links.by_name.get(name)
@@ -57,13 +55,12 @@ class Vlans:
     def _at_first(self, bridge: Link | None) -> dict[int, Flags]:
         """Those that a link is in as soon as it is a port."""
         there = self._links.by_name.get(bridge.name) if bridge else None
-        if bridge is None or there is None or not isinstance(there.settings, Bridge):
+        if bridge is None or there is None:
             return {}
-        if there.settings.vlan_filtering is None or not isinstance(bridge.settings, Bridge):
+        ours, theirs = bridge.settings, there.settings
+        if not isinstance(ours, Bridge) or not isinstance(theirs, Bridge) or theirs.vlan_default_pvid is None:
             return {}
-        pvid = bridge.settings.vlan_default_pvid
-        pvid = _DEFAULT_PVID if pvid is None else pvid
-        return {pvid: (True, True)} if pvid else {}
+        return {ours.vlan_default_pvid: (True, True)} if ours.vlan_default_pvid else {}
 
 
 def _steps(link: str, wanted: Mapping[int, Flags], there: Mapping[int, Flags], *, exactly: bool) -> Iterator[Step]:

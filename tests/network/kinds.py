@@ -67,6 +67,7 @@ LINKS = {
         ("vlan filtering", "veth"),
         """
         ip link add br0 address 02:00:00:00:00:01 type bridge vlan_filtering 1 vlan_default_pvid 0 vlan_protocol 802.1ad
+        ip link set br0 type bridge vlan_stats_per_port 1
         ip link add v0 type veth peer name w0
         ip link set v0 master br0
         bridge vlan add dev v0 vid 7 pvid
@@ -92,12 +93,13 @@ LINKS = {
         ("bond", "dummy"),
         """
         ip link add bond0 address 02:00:00:00:00:09 type bond mode active-backup miimon 100 updelay 200 downdelay 300
-        ip link set bond0 type bond num_grat_arp 3 primary_reselect better resend_igmp 2
+        ip link set bond0 type bond num_grat_arp 3 primary_reselect better resend_igmp 2 peer_notify_delay 200
         ip link add d0 type dummy
         ip link add d1 type dummy
         ip link set d0 master bond0
         ip link set d1 master bond0
         ip link set d1 type bond_slave queue_id 2
+        ip link set d0 type bond_slave prio 5
         ip link set bond0 type bond primary d1
         ip link set bond0 up
         """,
@@ -116,7 +118,7 @@ LINKS = {
         ("bond", "dummy"),
         """
         ip link add bond0 type bond mode active-backup arp_interval 100 arp_ip_target 10.0.0.1,10.0.0.2
-        ip link set bond0 type bond arp_validate active arp_all_targets all
+        ip link set bond0 type bond arp_validate active arp_all_targets all missed_max 5
         ip link add d0 type dummy
         ip link set d0 master bond0
         ip link set bond0 up
@@ -147,7 +149,7 @@ LINKS = {
         ("macvlan", "veth"),
         """
         ip link add v0 type veth peer name w0
-        ip link add link v0 m0 address 02:00:00:00:00:05 type macvlan mode bridge
+        ip link add link v0 m0 address 02:00:00:00:00:05 type macvlan mode bridge bcqueuelen 2000
         ip link add link v0 m1 type macvlan mode source
         ip link set m1 type macvlan macaddr set 02:00:00:00:00:06 02:00:00:00:00:07
         ip link add v1 type veth peer name w1
@@ -213,6 +215,14 @@ REST = {
         ip address add 10.4.0.1/32 dev lo
         """,
     ),
+    "an address whose route has a metric": (
+        ("veth", "the metric of an address"),
+        """
+        ip link add v0 type veth peer name w0
+        ip link set v0 up
+        ip address add 10.0.0.1/24 dev v0 metric 50
+        """,
+    ),
     "IPv6 addresses": (
         ("veth",),
         """
@@ -250,7 +260,7 @@ REST = {
         ip route add unreachable 10.7.0.0/16 metric 5
         ip route add prohibit 10.8.0.0/16
         ip route add throw 10.9.0.0/16 table 1000
-        ip route add 10.10.0.0/16 via 10.0.0.7 quickack 1
+        ip route add 10.10.0.0/16 via 10.0.0.7 congctl cubic quickack 1 fastopen_no_cookie 1
         """,
     ),
     "IPv6 routes": (

@@ -1,34 +1,44 @@
 """A network set up again as it was: what ip(8) and bridge(8) show of it is the same, whatever was there before."""
 
-import pytest
-from pyroute2 import IPRoute
+import ctypes
+import os
 
-from luod.network.applying import apply, compare
-from luod.network.model import Snapshot
-from luod.network.reading import look
+import pytest
+
+from luod.network.applying import Arrivals, apply
+from luod.network.model import (
+    Address,
+    Bond,
+    Bridge,
+    BridgePort,
+    Link,
+    Macvlan,
+    Nexthop,
+    Route,
+    Tun,
+    Vlan,
+)
 
 from .kinds import NETWORKS, commands
-from .normal import picture
+from .normal import addresses, links, picture
+from .spaces import need, supports
+from .steps import applied, lacks, taken
+
+_CAPABILITIES = 0x20080522
+"""The version of what capset(2) is given."""
 
 
-def taken(namespace):
-    """What there is, as it comes over."""
-
-    def seen():
-        with IPRoute() as ip:
-            return look(ip).snapshot
-
-    snapshot = namespace(seen)
-    return Snapshot.decode(snapshot.encode())
+def give_up_capabilities():
+    """Those of this thread."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITIES, 0)
+    if ctypes.CDLL(None, use_errno=True).capset(header, (ctypes.c_uint32 * 6)()):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def set_up(namespace, lines):
     for line in lines:
         namespace.run(*line)
-
-
-def applied(namespace, wanted, *, wait=0.0, leave=False):
-    return namespace(apply, wanted, wait=wait, leave=leave)
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
@@ -46,8 +56,7 @@ def test_comes_back_as_it_was(kind, namespace, another):
 def test_what_is_equal_is_left_alone(kind, namespace):
     set_up(namespace, commands(kind))
     wanted = taken(namespace)
-    plan = namespace(compare, wanted)
-    assert (plan.steps, plan.impossible) == ((), ())
+    assert lacks(namespace, wanted) == []
     before = picture(namespace)
     report = applied(namespace, wanted)
     assert picture(namespace) == before
@@ -61,8 +70,218 @@ def test_a_second_time_does_nothing(kind, namespace, another):
     wanted = taken(namespace)
     first = applied(another, wanted)
     before = picture(another)
-    assert another(compare, wanted).steps == ()
+    assert lacks(another, wanted) == []
     second = applied(another, wanted)
     assert picture(another) == before
     assert (second.done, second.failed) == (0, ())
     assert second.equal == first.equal + first.done
+
+
+# Whatever was there before
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("left_out", [2, 3])
+def test_what_is_half_made_is_mended(kind, left_out, namespace, another):
+    lines = commands(kind)
+    set_up(namespace, lines)
+    wanted = taken(namespace)
+    for number, line in enumerate(lines):
+        if number % left_out:
+            another.has(*line)
+    report = applied(another, wanted)
+    assert report.failed == ()
+    assert lacks(another, wanted) == []
+
+
+def set_otherwise(namespace):
+    namespace.do(
+        "ip link add v0 type veth peer name w0",
+        "ip link add br0 address 02:00:00:00:00:77 type bridge ageing_time 5000",
+        "ip link set v0 mtu 1300 up",
+        "ip address add 10.0.0.1/24 dev v0 valid_lft 1000 preferred_lft 1000",
+        "ip link set w0 up",
+        "ip route add 10.1.0.0/16 via 10.0.0.9",
+        "ip route add 10.2.0.0/16 via 10.0.0.9",
+        "ip neighbour add 10.0.0.2 lladdr 02:00:00:00:00:09 dev v0",
+    )
+
+
+@pytest.fixture
+def wanted(namespace):
+    """A network that differs in much from one that is set otherwise."""
+    need("veth", "bridge")
+    namespace.do(
+        "ip link add v0 type veth peer name w0",
+        "ip link add br0 type bridge ageing_time 6000",
+        "ip link add v1 type veth peer name w1",
+        "ip link set v0 mtu 1400 up",
+        "ip link set w0 mtu 1400 up",
+        "ip link set v0 master br0",
+        "ip link set v1 master br0",
+        "ip address add 10.0.0.1/24 dev v0",
+        "ip route add 10.1.0.0/16 via 10.0.0.8",
+        "ip neighbour add 10.0.0.2 lladdr 02:00:00:00:00:08 dev v0",
+    )
+    return taken(namespace)
+
+
+def test_what_differs_is_set_and_what_is_nobodys_is_left(wanted, namespace, another):
+    set_otherwise(another)
+    report = applied(another, wanted)
+    assert (report.failed, report.left) == ((), ())
+    assert links(another) == links(namespace)
+    assert addresses(another) == addresses(namespace)
+    destinations = {route["dst"]: route["gateway"] for route in another.ip("route") if "gateway" in route}
+    assert destinations == {"10.1.0.0/16": "10.0.0.8", "10.2.0.0/16": "10.0.0.9"}
+
+
+def test_what_differs_can_be_left_as_it_is(wanted, another):
+    set_otherwise(another)
+
+    def seen():
+        return {link["ifname"]: {**link, "tso_max_size": None} for link in links(another)}
+
+    before = seen()
+    report = applied(another, wanted, leave=True)
+    after = seen()
+    assert report.failed == ()
+    assert {name: after[name] for name in before} == before
+    assert after["v1"]["master"] == "br0", "what wasn't there is made whole"
+    left = {trouble.what: trouble.reason for trouble in report.left}
+    assert left["link br0 type bridge"].startswith("ageing_time 5000, not 6000; ")
+    assert left["route 10.1.0.0/16 via 10.0.0.8 dev v0"] == "nexthops [via 10.0.0.9 dev v0], not [via 10.0.0.8 dev v0]"
+    assert left["link v0 type veth peer w0"].startswith("master none, not br0; mtu 1300, not 1400; address ")
+
+
+# What can't be as it was
+
+
+def test_a_name_that_something_else_has_is_reported_and_the_rest_is_done(wanted, another):
+    another.do("ip link add br0 type veth peer name mine")
+    report = applied(another, wanted)
+    failed = {trouble.what: trouble.reason for trouble in report.failed}
+    assert failed == {
+        "link br0 type bridge": "the name br0 is taken by a veth",
+        "link v0 type veth peer w0": "needs br0",
+        "link v1 type veth peer w1": "needs br0",
+    }
+    assert [route["gateway"] for route in another.ip("route", "show", "10.1.0.0/16")] == ["10.0.0.8"]
+    assert another.ip("link", "show", "br0")[0]["link"] == "mine"
+
+
+def test_a_name_that_a_link_of_an_unknown_kind_has_is_reported(wanted, another):
+    need("ifb")
+    another.do("ip link add br0 type ifb")
+    failed = {trouble.what: trouble.reason for trouble in applied(another, wanted).failed}
+    assert failed["link br0 type bridge"] == "the name br0 is taken"
+    assert failed["link v1 type veth peer w1"] == "needs br0"
+
+
+KINDS = {
+    "dummy": Link(name="n0", kind="dummy", mtu=1500, up=True),
+    "bond": Link(name="n0", kind="bond", mtu=1500, up=True, settings=Bond(mode=1)),
+    "vlan": Link(name="n0", kind="vlan", mtu=1500, up=True, lower="v0", settings=Vlan(id=5)),
+    "macvlan": Link(name="n0", kind="macvlan", mtu=1500, up=True, lower="v0", settings=Macvlan(mode=4)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kernel_that_lacks_a_kind_is_told_of_and_the_rest_is_done(kind, wanted, another):
+    if supports(kind):
+        pytest.skip(f"this kernel has {kind}")
+    more = Address(link="n0", family="inet", address="10.7.0.1", prefixlen=24)
+    wanted = wanted.model_copy(update={"links": (*wanted.links, KINDS[kind]), "addresses": (*wanted.addresses, more)})
+    things = sum(len(each) for each in (wanted.links, wanted.addresses, wanted.routes, wanted.neighbours))
+    report = applied(another, wanted)
+    assert [trouble.reason for trouble in report.failed] == [
+        f"this kernel has no links of the kind {kind}",
+        "needs n0",
+    ]
+    assert report.done + report.equal == things - 2
+
+
+def test_a_setting_that_is_refused_does_not_stop_the_others(wanted, another):
+    bad = Bridge(ageing_time=6000, priority=9, mcast_hash_max=3, group_addr="02:00:00:00:00:01")
+    links = [each.model_copy(update={"settings": bad}) if each.name == "br0" else each for each in wanted.links]
+    report = applied(another, wanted.model_copy(update={"links": tuple(links)}))
+    (trouble,) = report.failed
+    assert trouble.what == "link br0 type bridge"
+    assert trouble.reason.startswith("group_addr: ")
+    assert another.ip("link", "show", "br0")[0]["linkinfo"]["info_data"]["priority"] == 9
+
+
+def test_a_gateway_that_nobody_can_reach_is_told_of_and_the_rest_is_done(wanted, another):
+    lost = Route(family="inet", destination="10.5.0.0/16", nexthops=(Nexthop(link="v0", gateway="10.99.0.1"),))
+    report = applied(another, wanted.model_copy(update={"routes": (lost, *wanted.routes)}))
+    (trouble,) = report.failed
+    assert trouble.what == "route 10.5.0.0/16 via 10.99.0.1 dev v0"
+    assert "invalid gateway" in trouble.reason
+    assert another.ip("route", "show", "10.1.0.0/16")
+
+
+def test_what_is_over_is_told_of(wanted, another):
+    over = Address(link="v0", family="inet", address="10.7.0.1", prefixlen=24, valid_until=1.0)
+    (trouble,) = applied(another, wanted.model_copy(update={"addresses": (*wanted.addresses, over)})).failed
+    assert (trouble.what, trouble.reason) == ("address 10.7.0.1/24 dev v0", "its time is over")
+
+
+def test_who_may_not_is_told_once(wanted, another):
+    def without_capabilities():
+        give_up_capabilities()
+        return apply(wanted, wait=5, leave=False)
+
+    (trouble,) = another(without_capabilities).failed
+    assert trouble.what == "the network"
+    assert "CAP_NET_ADMIN" in trouble.reason
+
+
+# What comes late
+
+
+A_CARD = Link(name="eth7", kind="physical", mtu=1500, up=True, permanent_address="02:00:00:00:00:77", path="pci-7")
+
+
+def test_a_card_that_does_not_come_is_waited_for_and_told_of(wanted, another):
+    wanted = wanted.model_copy(update={"links": (*wanted.links, A_CARD)})
+    report = applied(another, wanted, wait=0.2)
+    (trouble,) = report.failed
+    assert trouble.what == "link eth7"
+    assert trouble.reason == "no link with the permanent address 02:00:00:00:00:77 (pci-7) has come for 0.2 s"
+    assert report.seconds >= 0.2
+
+
+def test_links_that_come_are_heard_of(namespace):
+    need("bridge")
+    with namespace(Arrivals) as arrivals:
+        assert not arrivals.wait(0)
+        namespace.do("ip link add br0 type bridge", "ip link add br1 type bridge")
+        assert arrivals.wait(5)
+        assert not arrivals.wait(0)
+
+
+# Many
+
+
+def test_a_thousand_taps(namespace, another):
+    need("tun", "bridge")
+    settings = Bridge()
+    bridge = Link(name="br0", kind="bridge", mtu=1500, up=True, settings=settings)
+    taps = [
+        Link(
+            name=f"tap{number}",
+            kind="tun",
+            mtu=1500,
+            address=f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}",
+            up=True,
+            master="br0",
+            settings=Tun(type=2, owner=1000),
+            port=BridgePort(isolated=1),
+        )
+        for number in range(1000)
+    ]
+    wanted = taken(namespace).model_copy(update={"links": (bridge, *taps)})
+    report = applied(another, wanted)
+    assert report.failed == ()
+    assert report.done == 1001
+    assert lacks(another, wanted) == []
