@@ -27,7 +27,7 @@ NONE_HELD: Final = "luod holds nothing of the network"
 
 _MARKS: Final = {"add": "+", "set": "~", "remove": "-"}
 _STYLES: Final = {"add": "green", "set": "yellow", "remove": "red"}
-_WAIT_MAX: Final = 3600.0
+_WAIT_MAX: Final = 3600
 _SHOWN: Final = 20
 """How many things are named where each is told in a line; the rest is counted. --json has all."""
 

@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from contextlib import asynccontextmanager
@@ -18,6 +20,7 @@ from luod import errors, sealed
 from luod.client import Disconnected, connect
 from luod.config import Network
 from luod.daemon import GRACE
+from luod.going import CameBack
 from luod.kernel.api import Call
 from luod.network.handing import held
 from luod.operations import NO_MEANS
@@ -724,3 +727,21 @@ async def test_a_broken_report_of_the_network_is_a_problem_in_the_status(host, t
     said = await status(host)
     assert said.network is None
     assert "what came of the network isn't known: network.json is no JSON" in said.problems
+
+
+async def test_who_stops_while_the_machine_goes_leaves_what_was_written_down_before(host, handing, monkeypatch):
+    await handing("lo")
+    await host.load()
+    said = []
+
+    def depart(*how):
+        luoctl = [sys.executable, "-m", "luod.ctl", "--socket", host.socket]
+        command = [*luoctl, "network", "snapshot", "lo", "--unless-taken"]
+        said.append(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        raise CameBack("it was only tried")
+
+    monkeypatch.setattr("luod.departure.depart", depart)
+    error = await refused(host, errors.UpdateAborted)
+    assert error.reason == "it was only tried"
+    assert said == ["a live update is on its way, and has had it taken\n"]
+    assert [each.name for each in await held_of_the_network(host)] == ["luod-network-a"]

@@ -247,6 +247,31 @@ def test_what_is_configured_is_taken_where_nothing_is_named(host, tmp_path):
     assert "Selected  v*\n" in host.says("show")
 
 
+def test_a_report_that_cannot_be_read_is_told_and_the_rest_is_shown(host, tmp_path):
+    (tmp_path / "luod" / "network.json").write_text("{")
+    ran = host.luoctl("network", "show", "--runtime-directory", str(tmp_path / "luod"))
+    assert (ran.returncode, ran.stdout) == (0, "luod holds nothing of the network\n")
+    assert ran.stderr == f"luoctl: {tmp_path}/luod/network.json is no report\n"
+
+
+def test_where_no_report_can_be_written_the_network_is_set_up_all_the_same(host, tmp_path):
+    host.set_up()
+    host.says("snapshot", "br0")
+    host.live_update()
+    ran = host.luoctl("network", "apply", "--runtime-directory", str(tmp_path / "nowhere"))
+    assert ran.returncode == 0
+    assert ran.stderr == f"luoctl: the report isn't in {tmp_path}/nowhere: No such file or directory\n"
+    assert len(host.network.ip("link", "show", "type", "bridge")) == 1
+
+
+def test_without_luod_nothing_is_tried(host):
+    host.set_up()
+    ran = host.luoctl("--socket", "/nowhere", "network", "snapshot", "br0")
+    assert (ran.returncode, ran.stdout) == (3, "")
+    ran = host.luoctl("--socket", "/nowhere", "network", "apply")
+    assert (ran.returncode, ran.stdout) == (3, "")
+
+
 def test_a_bad_configuration_is_told(host, tmp_path):
     file = tmp_path / "luod.toml"
     file.write_text("[network]\nhandover = 'br0'\n")

@@ -132,6 +132,7 @@ def test_a_system_call_is_made_only_where_it_belongs(call):
     [
         ("luod.client", ("trio", "click", "rich", "pyroute2")),
         ("luod.daemon", ("click", "rich", "pyroute2", "luod.network", "luod.sim", "luod.demo")),
+        ("luod.departure", ("click", "rich", "pyroute2", "luod.network")),
         ("luod.sim.server", ("trio", "pydantic", "click", "rich")),
         ("luod.ctl", ("trio", "pydantic", "rich", "click")),
         ("luod.leave", ("trio", "pydantic", "ctypes", "logging", "subprocess", "luod.systemd", "luod.kernel.image")),
