@@ -18,8 +18,6 @@ __all__ = ["Action", "Change", "Phase", "Plan", "Step", "Thing", "plan"]
 _ENDS: Final = frozenset({"valid_until", "preferred_until"})
 _NONE_IS_NONE: Final = frozenset({"prefsrc"})
 """The fields of which None says that there is none; of all others, that nobody knows."""
-
-
 _PHASES: Final[dict[type[Thing], Phase]] = {
     Address: Phase.ADDRESSES,
     Rule: Phase.RULES,

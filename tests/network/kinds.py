@@ -118,7 +118,7 @@ LINKS = {
         ("bond", "dummy"),
         """
         ip link add bond0 type bond mode active-backup arp_interval 100 arp_ip_target 10.0.0.1,10.0.0.2
-        ip link set bond0 type bond arp_validate active arp_all_targets all missed_max 5
+        ip link set bond0 type bond arp_validate active arp_all_targets all arp_missed_max 5
         ip link add d0 type dummy
         ip link set d0 master bond0
         ip link set bond0 up
@@ -139,7 +139,7 @@ LINKS = {
         """
         ip tuntap add tap0 mode tap
         ip tuntap add tap1 mode tap user 1000 group 1001 multi_queue vnet_hdr
-        ip tuntap add tun0 mode tun user 1000
+        ip tuntap add tun0 mode tun user 3000000000
         ip tuntap add tun1 mode tun pi
         ip link set tap0 address 02:00:00:00:00:07 mtu 1400 up
         ip link set tun0 up
