@@ -5,11 +5,13 @@ net/bridge/br_fdb.c.
 """
 
 import errno
+import gc
 import os
 import socket
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -106,12 +108,14 @@ NTF_EXT_LEARNED: Final = 0x10
 NTF_OFFLOADED: Final = 0x20
 NTF_STICKY: Final = 0x40
 NTF_ROUTER: Final = 0x80
+NO_TEXT: Final = "\ufffd"
+"""Where something wasn't in UTF-8."""
 NO_MAC: Final = "00:00:00:00:00:00"
 
 NLM_F_DUMP_INTR: Final = 0x10
 NLA_TYPE_MASK: Final = 0x3FFF
 ATTRIBUTE: Final = struct.Struct("HH")
-PATIENCE: Final = 5.0
+PATIENCE: Final = 1.0
 """Seconds for which the kernel is asked again where a network changed while it told of it; then that has to do."""
 
 OF_KIND: Final[Mapping[str, type[Settings]]] = {
@@ -141,10 +145,23 @@ def look(ip: IPRoute, sysfs: Path = Path("/sys")) -> Look:
     """Look at everything. Raises OSError where the kernel doesn't answer."""
     ip.register_policy(LEAN)
     try:
-        reader = _Reader(ip, sysfs)
-        return Look(reader.snapshot(), {name: number for number, name in reader.names.items()})
+        with _uncollected():
+            reader = _Reader(ip, sysfs)
+            return Look(reader.snapshot(), {name: number for number, name in reader.names.items()})
     finally:
         ip.register_policy(POLICY)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without Python's garbage collector: the more there is that all lasts, the more it looks at, again and again."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 class _Message:
@@ -216,7 +233,7 @@ class _Told:
 
     def __call__(self, name: str) -> Any:
         slot = self._slot(name)
-        return None if slot is None else slot[1]
+        return None if slot is None else _text(slot[1])
 
     def nested(self, name: str) -> "_Attributes":
         return _Attributes(self(name))
@@ -249,6 +266,11 @@ class _Attributes:
         """As the kernel has sent it, without the header."""
         slot = self._slots.get(name)
         return b"" if slot is None else _payload(slot)
+
+
+def _text(value: Any) -> Any:
+    """A value; what isn't in UTF-8 comes as bytes."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _payload(slot: Any) -> bytes:
@@ -293,7 +315,8 @@ class _Reader:
         self._like_their_ports = {
             message["index"]
             for message, attributes in self._messages
-            if attributes.nested("IFLA_LINKINFO").nested("IFLA_INFO_DATA")("IFLA_BOND_FAIL_OVER_MAC") == BOND_FOM_ACTIVE
+            if (info := attributes.nested("IFLA_LINKINFO"))("IFLA_INFO_KIND") == "bond"
+            and info.nested("IFLA_INFO_DATA")("IFLA_BOND_FAIL_OVER_MAC") == BOND_FOM_ACTIVE
         }
         """The bonds that have the address of the port that they use."""
         self._macs: dict[int, str] = {}
@@ -339,6 +362,8 @@ class _Reader:
         self._kinds[number] = kind or ""
         if address is not None:
             self._macs[number] = address
+        if NO_TEXT in name:
+            raise _NotCarried("its name is no text")
         if "IFLA_LINK_NETNSID" in attributes:
             raise _NotCarried(f"the other end of this {kind} is in another network namespace")
         path = None
@@ -355,11 +380,15 @@ class _Reader:
         port_kind = info("IFLA_INFO_SLAVE_KIND")
         inet6 = attributes.nested("IFLA_AF_SPEC").nested("AF_INET6")
         properties = attributes("IFLA_PROP_LIST")
+        alias = attributes("IFLA_IFALIAS")
+        if alias is not None and NO_TEXT in alias:
+            self._leave_out(f"alias of {name}", "it is no text", name)
+            alias = None
         return Link(
             name=name,
             kind=kind,
-            altnames=tuple(slot[1] for slot in properties["attrs"]) if properties else (),
-            alias=attributes("IFLA_IFALIAS"),
+            altnames=tuple(slot[1] for slot in properties["attrs"] if isinstance(slot[1], str)) if properties else (),
+            alias=alias,
             mtu=attributes("IFLA_MTU"),
             address=address if kind != "loopback" and self._is_its_own(number, attributes) else None,
             permanent_address=permanent if kind == "physical" else None,
@@ -381,7 +410,7 @@ class _Reader:
         )
 
     def _is_its_own(self, number: int, attributes: _Told) -> bool:
-        """Whether a link's address isn't another's: a bond's is its ports', or with some it is the other way round."""
+        """Whether a link's address isn't another's: a port of a bond has that one's, or the other way round."""
         if attributes.nested("IFLA_LINKINFO")("IFLA_INFO_SLAVE_KIND") == "bond":
             return attributes("IFLA_MASTER") in self._like_their_ports
         return number not in self._like_their_ports
@@ -414,6 +443,8 @@ class _Reader:
         return settings(**given)
 
     def _vids(self) -> Iterator[Vid]:
+        if "bridge" not in self._kinds.values():
+            return
         for message in _dump(self._ip.link, family=AF_BRIDGE, ext_mask=RTEXT_FILTER_BRVLAN_COMPRESSED):
             link = self.names.get(message["index"])
             spec = _Told(message)("IFLA_AF_SPEC")
@@ -434,10 +465,11 @@ class _Reader:
                 yield Vid(link=link, vid=begin, last=last, pvid=pvid, untagged=untagged)
 
     def _addresses(self) -> Iterator[Address]:
-        for message in _dump(self._ip.addr):
-            number, family, prefixlen = message["index"], message["family"], message["prefixlen"]
+        each = ((family, message) for family in FAMILIES for message in _dump(self._ip.addr, family=family))
+        for family, message in each:
+            number, prefixlen = message["index"], message["prefixlen"]
             link = self.names.get(number)
-            if link is None or family not in FAMILIES:
+            if link is None or message["family"] != family:
                 continue
             attributes = _Told(message)
             far = attributes("IFA_ADDRESS")
@@ -593,6 +625,8 @@ class _Reader:
                 yield Neighbour(link=link, family=family, address=attributes("NDA_DST"), mac=mac, flags=flags)
 
     def _fdb(self) -> Iterator[FdbEntry]:
+        if not {"bridge", "vxlan"} & set(self._kinds.values()):
+            return
         for message in _dump(self._ip.neigh, family=AF_BRIDGE):
             number, state, flags = message["ifindex"], message["state"], message["flags"]
             link = self.names.get(number)
