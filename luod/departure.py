@@ -135,8 +135,8 @@ class Departures:
             raise errors.UpdateAborted(f"it can't be preserved again: session {', '.join(left)}")
 
     async def _write_network_down(self, update: LiveUpdate) -> None:
-        """While all are still at work, for it takes a second. Raises UpdateAborted where the network would go over as it
-        was some time ago, or not at all.
+        """While all are still at work, for it takes a second. Raises UpdateAborted where the network would go over as
+        it was some time ago, or not at all.
         """
         means = self._means
         links = means.handover()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,27 +10,22 @@ import click
 
 from luod.ctl.command import Failed, Group, Options
 from luod.ctl.link import luod_at
-from luod.ctl.output import count, facts, moment, print_json, print_line, show, size, styled, table, visible
+from luod.ctl.output import count, facts, print_json, print_line, show, size, styled, visible
 from luod.ctl.parameters import LinkPattern
+from luod.ctl.topology import amount, contents, difference, difference_wire, last_result, result, wire
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from luod.client import Client
     from luod.config import Config
     from luod.network.handing import Held
-    from luod.network.model import Link, Snapshot
-    from luod.network.report import Report
-    from luod.network.steps import Step
+    from luod.network.model import Snapshot
+    from luod.network.report import Report, Trouble
+    from luod.network.steps import Plan
 
 NOTHING: Final = "nothing of the network is to go over: [network] handover names no link (luoctl config cat)"
 NONE_HELD: Final = "luod holds nothing of the network"
 
-_MARKS: Final = {"add": "+", "set": "~", "remove": "-"}
-_STYLES: Final = {"add": "green", "set": "yellow", "remove": "red"}
 _WAIT_MAX: Final = 3600
-_SHOWN: Final = 20
-"""How many things are named where each is told in a line; the rest is counted. --json has all."""
 
 config_option = click.option(
     "--config", "file", type=click.Path(path_type=Path), metavar="FILE", help="luod's configuration, FILE alone."
@@ -75,7 +71,7 @@ def snapshot_command(
         from luod.network.handing import alone
 
         if unless_taken and (taken := _on_its_way(luod)) is not None:
-            said = {"session": taken.name, "snapshot": _wire(taken.snapshot), "discarded": []}
+            said = {"session": taken.name, "snapshot": wire(taken.snapshot), "discarded": []}
             _say_nothing(options, "a live update is on its way, and has had it taken", said)
             return
         snapshot = _selected(wanted)
@@ -83,9 +79,9 @@ def snapshot_command(
             name, unread = _kept(luod, snapshot)
     discarded = [{"session": each.name, "reason": each.reason} for each in unread]
     if options.json:
-        print_json({"session": name, "snapshot": _wire(snapshot), "discarded": discarded})
+        print_json({"session": name, "snapshot": wire(snapshot), "discarded": discarded})
         return
-    print_line(f"written down: {_amount(snapshot)}, {size(len(snapshot.encode()))} in session {name}")
+    print_line(f"written down: {amount(snapshot)}, {size(len(snapshot.encode()))} in session {name}")
     for each in snapshot.left_out:
         print_line(f"left out: {each.what}: {each.reason}")
     for lost in unread:
@@ -109,12 +105,12 @@ def show_network(options: Options, *, file: Path | None, directory: Path | None)
     report = _last_report(where)
     if options.json:
         shown = [
-            {"session": each.session.wire(), "snapshot": _wire(each.snapshot), "reason": each.reason} for each in there
+            {"session": each.session.wire(), "snapshot": wire(each.snapshot), "reason": each.reason} for each in there
         ]
-        print_json({"held": shown, "report": _wire(report)})
+        print_json({"held": shown, "report": wire(report)})
         return
-    parts = [part for each in there for part in _shown(each)] or [styled(NONE_HELD, "")]
-    show(*parts, *([] if report is None else [facts({"Set up": _came_to(report)})]))
+    parts = [part for each in there for part in contents(each)] or [styled(NONE_HELD, "")]
+    show(*parts, *([] if report is None else [facts({"Set up": last_result(report)})]))
 
 
 @network_command.command("apply")
@@ -130,7 +126,7 @@ def show_network(options: Options, *, file: Path | None, directory: Path | None)
     type=click.Choice(["set", "leave"]),
     help="What becomes of what is there and differs. [default: as configured]",
 )
-@click.option("--outgoing", is_flag=True, help="Also one that was taken in this boot, for the next kernel.")
+@click.option("--same-boot", is_flag=True, help="Also what was taken in this boot, for the next kernel.")
 @config_option
 @directory_option
 @click.pass_obj
@@ -140,7 +136,7 @@ def apply_command(
     dry_run: bool,
     wait: float | None,
     differing: str | None,
-    outgoing: bool,
+    same_boot: bool,
     file: Path | None,
     directory: Path | None,
 ) -> None:
@@ -159,10 +155,10 @@ def apply_command(
         there = held(luod)
         newest = there[0] if there and there[0].snapshot is not None else None
         unread = [each for each in there if each.snapshot is None and not (newest and each.begun)]
-        if newest is not None and newest.session.direction == "outgoing" and not outgoing:
+        if newest is not None and not newest.came_over and not same_boot:
             newest = None
             if not unread:
-                said = "nothing of the network came over; what luod holds was taken in this boot (see --outgoing)"
+                said = "nothing of the network came over; what luod holds was taken in this boot (see --same-boot)"
                 _say_nothing(options, said, None)
                 return
         if newest is None and not unread:
@@ -174,9 +170,9 @@ def apply_command(
         seconds = config.network.wait_seconds if wait is None else wait
         report = _applied(newest, unread, wait=seconds, leave=(differing or config.network.differing) == "leave")
         _write(where, report)
-        if newest is not None and not report.failed and newest.session.direction == "incoming":
+        if newest is not None and not report.failed and newest.came_over:
             _let_go(luod, newest, where)
-    _print_report(options, report)
+    _print_result(options, report)
 
 
 # The configuration, and luod
@@ -198,21 +194,36 @@ def _on_its_way(luod: "Client") -> "Held | None":
 
     if luod.status().phase != "executing":
         return None
-    return next((each for each in held(luod) if each.snapshot and each.session.direction == "outgoing"), None)
+    return next((each for each in held(luod) if each.snapshot and not each.came_over), None)
+
+
+@contextmanager
+def _looking() -> Iterator[None]:
+    """Raises Failed where the kernel tells nothing of the network."""
+    try:
+        yield
+    except OSError as error:
+        raise Failed(f"the network can't be looked at: {error.strerror or error}") from None
 
 
 def _selected(wanted: Sequence[str]) -> "Snapshot":
     """What is selected of the network as it is. Raises Failed."""
-    from pyroute2 import IPRoute
-
-    from luod.network.reading import look
+    from luod.network.reading import everything
     from luod.network.selection import select
 
-    try:
-        with IPRoute() as ip:
-            return select(look(ip).snapshot, wanted)
-    except OSError as error:
-        raise Failed(f"the network can't be looked at: {error.strerror or error}") from None
+    with _looking():
+        return select(everything(), wanted)
+
+
+def _compared(newest: "Held | None") -> "Plan":
+    """What differs of the network as it is. Raises Failed."""
+    from luod.network.applying import compare
+    from luod.network.steps import Plan
+
+    if newest is None or newest.snapshot is None:
+        return Plan((), (), 0)
+    with _looking():
+        return compare(newest.snapshot)
 
 
 def _kept(luod: "Client", snapshot: "Snapshot") -> "tuple[str, list[Held]]":
@@ -232,12 +243,18 @@ def _let_go(luod: "Client", applied: "Held", directory: Path) -> None:
         end_applied(luod, applied)
 
 
+def _unreadable(unread: "Sequence[Held]") -> "tuple[Trouble, ...]":
+    from luod.network.report import Trouble
+
+    return tuple(Trouble(what=f"session {each.name}", reason=str(each.reason)) for each in unread)
+
+
 def _applied(newest: "Held | None", unread: "Sequence[Held]", *, wait: float, leave: bool) -> "Report":
     """What came of it; what can't be read at all is among what failed."""
     from luod.network.applying import apply
     from luod.network.report import Report, Trouble
 
-    lost = tuple(Trouble(what=f"session {each.name}", reason=str(each.reason)) for each in unread)
+    lost = _unreadable(unread)
     began = time.time()
     if newest is None or newest.snapshot is None:
         return Report(applied=began, seconds=0, done=0, equal=0, failed=lost)
@@ -280,168 +297,28 @@ def _say_nothing(options: Options, line: str, otherwise: Any) -> None:
         print_line(line)
 
 
-def _wire(model: Any) -> Any:
-    return None if model is None else model.model_dump(mode="json", exclude_none=True)
-
-
 def _print_difference(options: Options, newest: "Held | None", unread: "Sequence[Held]") -> None:
     """Raises Failed where something can't be had."""
-    from rich import console
-
-    from luod.network.applying import compare
-    from luod.network.steps import Plan
+    from luod.network.report import Trouble
     from luod.network.words import said
 
-    try:
-        plan = compare(newest.snapshot) if newest is not None and newest.snapshot is not None else Plan((), (), 0)
-    except OSError as error:
-        raise Failed(f"the network can't be looked at: {error.strerror or error}") from None
-    steps = _by_thing(plan.steps)
-    impossible = [(said(thing), why) for thing, why in plan.impossible]
-    impossible += [(f"session {each.name}", str(each.reason)) for each in unread]
+    plan = _compared(newest)
+    troubles = [Trouble(what=said(thing), reason=why) for thing, why in plan.impossible]
+    troubles += _unreadable(unread)
     if options.json:
-        shown = [_step_wire(each) for each in steps]
-        never = [{"what": what, "reason": why} for what, why in impossible]
-        print_json({"steps": shown, "impossible": never, "equal": plan.equal})
+        print_json(difference_wire(plan, troubles))
     else:
-        lines = [styled(_in_a_line(each), _STYLES[each[0].action]) for each in steps]
-        lines += [styled(f"! {what}: {why}", "bold red") for what, why in impossible]
-        show(console.Group(*(lines or [styled(f"nothing differs: {count(plan.equal, 'thing')} as it is to be", "")])))
-    if impossible:
-        raise Failed(f"{count(len(impossible), 'thing')} can't be had")
+        show(difference(plan, troubles))
+    if troubles:
+        raise Failed(f"{count(len(troubles), 'thing')} can't be had")
 
 
-def _by_thing(steps: "Sequence[Step]") -> "list[list[Step]]":
-    """The steps that do the same to the same thing, together where the first of them is."""
-    from luod.network.relations import key
-
-    found: dict[Any, list[Step]] = {}
-    for step in steps:
-        found.setdefault((step.action, key(step.thing)), []).append(step)
-    return list(found.values())
-
-
-def _in_a_line(steps: "Sequence[Step]") -> str:
-    """`~ link br0 type bridge: mtu 1500, not 9000`."""
-    from luod.network.words import said, said_of
-
-    first = steps[0]
-    changes = [said_of(change) for step in steps for change in step.changes] if first.action == "set" else []
-    return f"{_MARKS[first.action]} {said(first.thing)}{': ' if changes else ''}{'; '.join(changes)}"
-
-
-def _step_wire(steps: "Sequence[Step]") -> dict[str, Any]:
-    from pydantic_core import to_jsonable_python
-
-    from luod.network.words import said
-
-    changes = [
-        {"field": change.field, "before": change.before, "after": change.after}
-        for step in steps
-        for change in step.changes
-    ]
-    plain: Any = to_jsonable_python(changes)
-    return {"action": steps[0].action, "what": said(steps[0].thing), "changes": plain}
-
-
-def _print_report(options: Options, report: "Report") -> None:
+def _print_result(options: Options, report: "Report") -> None:
     """Raises Failed where something isn't as it was."""
     if options.json:
-        print_json(_wire(report))
+        print_json(wire(report))
     else:
-        print_line(f"{_when(report)}{_counts(report)}")
-        for word, those in (("failed", report.failed), ("left as it is", report.left)):
-            for each in those:
-                print_line(f"{word}: {each.what}: {each.reason}")
+        for line in result(report):
+            print_line(line)
     if report.failed:
         raise Failed(f"{count(len(report.failed), 'thing')} of the network couldn't be set up; see luoctl network show")
-
-
-def _when(report: "Report") -> str:
-    return "" if report.taken is None else f"network of {moment(round(report.taken * 1e6))}: "
-
-
-def _counts(report: "Report") -> str:
-    """`12 set up in 0.31 s, 30 as they were, 1 failed`."""
-    said = [f"{report.done} set up in {report.seconds:.2f} s", f"{report.equal} as they were"]
-    said += [
-        f"{len(those)} {word}" for those, word in ((report.failed, "failed"), (report.left, "left as it is")) if those
-    ]
-    return ", ".join(said)
-
-
-def _came_to(report: "Report") -> "list[str]":
-    lines = [f"{moment(round(report.applied * 1e6))}: {_counts(report)}"]
-    lines += [f"failed: {each.what}: {each.reason}" for each in _first(report.failed)]
-    lines += [f"left as it is: {each.what}: {each.reason}" for each in _first(report.left)]
-    return lines
-
-
-def _first(those: Sequence[Any]) -> Sequence[Any]:
-    return those[:_SHOWN]
-
-
-def _amount(snapshot: "Snapshot") -> str:
-    """`3 links, 5 addresses, 2 routes`."""
-    many = (
-        (snapshot.links, "link", "links"),
-        (snapshot.addresses, "address", "addresses"),
-        (snapshot.routes, "route", "routes"),
-        (snapshot.rules, "rule", "rules"),
-        (snapshot.neighbours, "neighbour", "neighbours"),
-        (snapshot.vids, "VLAN of a port", "VLANs of ports"),
-        (snapshot.fdb, "forwarding entry", "forwarding entries"),
-    )
-    return (
-        ", ".join(f"{len(those)} {one if len(those) == 1 else more}" for those, one, more in many if those) or "nothing"
-    )
-
-
-def _shown(held: "Held") -> "Iterator[RenderableType]":
-    """What is in a session of them."""
-    from luod.network.words import said
-
-    snapshot, incoming = held.snapshot, held.session.direction == "incoming"
-    what = "incoming: it came over" if incoming else "outgoing: it goes over with the next live update"
-    if snapshot is None:
-        yield facts({"Session": held.name, "Unreadable": styled(str(held.reason), "bold red")})
-        return
-    yield facts(
-        {
-            "Session": f"{held.name}, {what}",
-            "Taken": moment(round(snapshot.taken * 1e6)),
-            "Of": f"Linux {snapshot.kernel}, boot {snapshot.boot_id}",
-            "Selected": ", ".join(snapshot.handover) or "everything",
-            "Has": _amount(snapshot),
-        }
-    )
-    if snapshot.links:
-        yield table("LINK", "KIND", "STATE", ">MTU", "MAC", "ON", "MASTER", rows=map(_link, snapshot.links))
-    parts: tuple[tuple[str, Sequence[Any]], ...] = (
-        ("ADDRESSES", snapshot.addresses),
-        ("ROUTES", snapshot.routes),
-        ("RULES", snapshot.rules),
-        ("NEIGHBOURS", snapshot.neighbours),
-        ("VLANS OF PORTS", snapshot.vids),
-        ("FORWARDING ENTRIES", snapshot.fdb),
-    )
-    for heading, things in parts:
-        if things:
-            yield table(heading, rows=[(said(thing),) for thing in things])
-    if snapshot.left_out:
-        yield table("LEFT OUT", "WHY", rows=[(each.what, each.reason) for each in snapshot.left_out])
-
-
-def _link(link: "Link") -> Sequence[Any]:
-    """One a line."""
-    peer = getattr(link.settings, "peer", None) or getattr(link.settings, "link", None)
-    where = link.lower or peer or link.path
-    return (
-        link.name,
-        link.kind,
-        "up" if link.up else "down",
-        link.mtu,
-        link.address or link.permanent_address,
-        where,
-        link.master,
-    )

@@ -8,21 +8,21 @@ import select
 import socket
 import time
 from collections.abc import Hashable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import Final, Self
 
 from pyroute2 import IPRoute
 
+from luod.network.abi import RTMGRP_LINK
 from luod.network.changing import Changer, Refused
 from luod.network.model import Link, Snapshot
 from luod.network.plan import plan
-from luod.network.reading import look
+from luod.network.plan.links import identity
+from luod.network.reading import everything, look
 from luod.network.relations import key, link_of, needs
 from luod.network.report import Report, Trouble
 from luod.network.steps import Action, Phase, Plan, Step
 from luod.network.words import said, said_of
 
-RTMGRP_LINK: Final = 1
 ROUNDS: Final = 12
 """How often at most, where something undoes what is done."""
 _ANY_LENGTH: Final = 1
@@ -37,7 +37,7 @@ def apply(wanted: Snapshot, *, wait: float, leave: bool) -> Report:
     Raises OSError where the network can't be looked at.
     """
     began, deadline = time.time(), time.monotonic() + wait
-    with Arrivals() as arrivals, _opened() as ip:
+    with Arrivals() as arrivals, IPRoute(ext_ack=True) as ip:
         work = _Work(ip, wanted, leave=leave)
         work.go_on()
         while work.plan.awaited and not work.is_forbidden and arrivals.wait(deadline - time.monotonic()):
@@ -56,14 +56,7 @@ def apply(wanted: Snapshot, *, wait: float, leave: bool) -> Report:
 
 def compare(wanted: Snapshot) -> Plan:
     """What `apply` would do first. Raises OSError as it does."""
-    with _opened() as ip:
-        return plan(wanted, look(ip).snapshot, time.time())
-
-
-@contextmanager
-def _opened() -> Iterator[IPRoute]:
-    with IPRoute(ext_ack=True) as ip:
-        yield ip
+    return plan(wanted, everything(), time.time())
 
 
 class Arrivals:
@@ -173,9 +166,9 @@ class _Work:
             yield Trouble(what="the network", reason="nobody may set it up without CAP_NET_ADMIN")
             return
         for thing, why in self.plan.impossible:
-            came = isinstance(thing, Link) and thing in self.plan.awaited
-            reason = why.removesuffix("is there") + f"has come for {waited:g} s" if came else why
-            yield Trouble(what=said(thing), reason=reason)
+            if waited and isinstance(thing, Link) and thing in self.plan.awaited:
+                why = f"no link with {identity(thing)} has come for {waited:g} s"
+            yield Trouble(what=said(thing), reason=why)
         for of_one in self._remaining(left=False):
             refused = self._refused.get(key(of_one[0].thing))
             yield Trouble(what=said(of_one[0].thing), reason=str(refused) if refused else _unmoved(of_one))

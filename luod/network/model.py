@@ -12,12 +12,24 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from luod.errors import LuodError
+from luod.network.abi import (
+    RT_TABLE_MAIN,
+    RTN_BLACKHOLE,
+    RTN_PROHIBIT,
+    RTN_THROW,
+    RTN_UNICAST,
+    RTN_UNREACHABLE,
+    RTPROT_BOOT,
+)
 
 VERSION: Final = 1
 """What a reader must know. A field that a reader may pass over comes without a new version."""
 
 FOREVER: Final = None
 """When what has no end is over."""
+
+WITHOUT_NEXTHOPS: Final = frozenset({RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT, RTN_THROW})
+"""The types of routes that lead nowhere."""
 
 Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=15, pattern=r"^[^/:%\x00\t\n\v\f\r \u00a0]+$")]
 """A link's, as the kernel allows it (dev_valid_name); by a "%" it would choose one itself."""
@@ -345,17 +357,17 @@ class Nexthop(Record):
 
 
 class Route(Record):
-    """A route. `type` is RTN_UNICAST or of those without next hops: RTN_BLACKHOLE, UNREACHABLE, PROHIBIT, THROW."""
+    """A route. `type` is RTN_UNICAST, or one of WITHOUT_NEXTHOPS."""
 
     family: Family
     destination: str
     """Such as 10.0.0.0/8; 0.0.0.0/0 or ::/0 where others say default."""
     source: str | None = None
     tos: U8 = 0
-    table: U32 = 254
-    protocol: U8 = 3
+    table: U32 = RT_TABLE_MAIN
+    protocol: U8 = RTPROT_BOOT
     scope: U8 = 0
-    type: U8 = 1
+    type: U8 = RTN_UNICAST
     priority: U32 = 0
     nexthops: tuple[Nexthop, ...] = ()
     prefsrc: str | None = None
@@ -438,6 +450,11 @@ class LeftOut(Record):
     reason: str
     link: str | None = None
 
+    @classmethod
+    def refused(cls, what: str, error: ValidationError, link: str | None) -> Self:
+        """What no model can be made of."""
+        return cls(what=what, reason=f"it can't be written down: {_refusal(error)}", link=link)
+
 
 class Snapshot(Record):
     """A network, or what is selected of one, as it was at some time. Each list is in the order of the kernel's dump."""
@@ -474,10 +491,10 @@ class Snapshot(Record):
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
-            raise BadSnapshot(refusal(error)) from None
+            raise BadSnapshot(_refusal(error)) from None
 
 
-def refusal(error: ValidationError) -> str:
+def _refusal(error: ValidationError) -> str:
     """The first thing that is wrong with a model, and where."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = ".".join(str(part) for part in first["loc"])

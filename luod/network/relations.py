@@ -1,13 +1,12 @@
 """What the things of a network are to one another: which is which, and which needs which. No I/O."""
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
+from luod.network.abi import NTF_MASTER
 from luod.network.model import Address, FdbEntry, Link, Neighbour, Route, Rule, Veth, Vid, Vxlan
 
 Thing: TypeAlias = Link | Vid | Address | Route | Rule | Neighbour | FdbEntry
-
-NTF_MASTER: Final = 0x04
 
 
 def key(thing: Thing) -> Hashable:

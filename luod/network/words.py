@@ -3,16 +3,39 @@
 from collections.abc import Iterator
 from typing import Final
 
+from luod.network.abi import (
+    FR_ACT_BLACKHOLE,
+    FR_ACT_NOP,
+    FR_ACT_PROHIBIT,
+    FR_ACT_UNREACHABLE,
+    NTF_MASTER,
+    NUD_PERMANENT,
+    RT_TABLE_DEFAULT,
+    RT_TABLE_LOCAL,
+    RT_TABLE_MAIN,
+    RTN_BLACKHOLE,
+    RTN_PROHIBIT,
+    RTN_THROW,
+    RTN_UNREACHABLE,
+)
 from luod.network.model import Address, FdbEntry, Link, Neighbour, Nexthop, Route, Rule, Veth, Vid, Vlan, Vxlan
-from luod.network.relations import NTF_MASTER, Thing
+from luod.network.relations import Thing
 from luod.network.steps import Change
 
-_ROUTE_TYPES: Final = {6: "blackhole", 7: "unreachable", 8: "prohibit", 9: "throw"}
-_RULE_ACTIONS: Final = {3: "nop", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
-_TABLES: Final = {253: "default", 254: "main", 255: "local"}
-_MAIN: Final = 254
+_ROUTE_TYPES: Final = {
+    RTN_BLACKHOLE: "blackhole",
+    RTN_UNREACHABLE: "unreachable",
+    RTN_PROHIBIT: "prohibit",
+    RTN_THROW: "throw",
+}
+_RULE_ACTIONS: Final = {
+    FR_ACT_NOP: "nop",
+    FR_ACT_BLACKHOLE: "blackhole",
+    FR_ACT_UNREACHABLE: "unreachable",
+    FR_ACT_PROHIBIT: "prohibit",
+}
+_TABLES: Final = {RT_TABLE_DEFAULT: "default", RT_TABLE_MAIN: "main", RT_TABLE_LOCAL: "local"}
 _EVERYWHERE: Final = ("0.0.0.0/0", "::/0")
-_PERMANENT: Final = 0x80
 
 
 def said(thing: Thing) -> str:
@@ -92,7 +115,7 @@ def _route(route: Route) -> Iterator[str]:
         if len(route.nexthops) > 1:
             yield "nexthop"
         yield from _nexthop(nexthop)
-    if route.table != _MAIN:
+    if route.table != RT_TABLE_MAIN:
         yield f"table {_TABLES.get(route.table, route.table)}"
     if route.tos:
         yield f"tos {route.tos:#04x}"
@@ -148,4 +171,4 @@ def _fdb(entry: FdbEntry) -> Iterator[str]:
         yield f"vlan {entry.vlan}"
     if entry.flags & NTF_MASTER:
         yield "master"
-    yield "permanent" if entry.state & _PERMANENT else "static"
+    yield "permanent" if entry.state & NUD_PERMANENT else "static"

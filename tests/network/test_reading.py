@@ -10,7 +10,8 @@ from pyroute2 import IPRoute
 
 from eventually import within
 from luod.network.model import Bond, BridgePort, FdbEntry, Neighbour, Nexthop, Rule, Snapshot, Tun, Veth, Vid, Vlan
-from luod.network.reading import look, plugged_in
+from luod.network.reading import look
+from luod.network.reading.links import plugged_in
 
 from .spaces import Namespace, need
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
-from luod.network.links import Links
 from luod.network.model import Bridge, Link, Snapshot, Vid
+from luod.network.plan.links import Links
 from luod.network.relations import Thing, ranges, spread
 from luod.network.steps import Action, Change, Phase, Step
 

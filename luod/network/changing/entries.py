@@ -6,20 +6,21 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from luod.network.attributes import nested
+from luod.network.abi import (
+    BRIDGE_FLAGS_SELF,
+    BRIDGE_VLAN_INFO_PVID,
+    BRIDGE_VLAN_INFO_RANGE_BEGIN,
+    BRIDGE_VLAN_INFO_RANGE_END,
+    BRIDGE_VLAN_INFO_UNTAGGED,
+    FIB_RULE_INVERT,
+    INFINITY_LIFE_TIME,
+    NUD_PERMANENT,
+    RTNH_F_ONLINK,
+)
+from luod.network.changing.links import nested
 from luod.network.model import Address, FdbEntry, Neighbour, Nexthop, Route, Rule, Vid
 
 FAMILIES: Final = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
-
-BRIDGE_FLAGS_SELF: Final = 2
-BRIDGE_VLAN_INFO_PVID: Final = 0x2
-BRIDGE_VLAN_INFO_UNTAGGED: Final = 0x4
-BRIDGE_VLAN_INFO_RANGE_BEGIN: Final = 0x8
-BRIDGE_VLAN_INFO_RANGE_END: Final = 0x10
-RTNH_F_ONLINK: Final = 0x4
-FIB_RULE_INVERT: Final = 0x2
-NUD_PERMANENT: Final = 0x80
-WITHOUT_END: Final = 0xFFFFFFFF
 
 _SAME_OF_RULES: Final = (
     *("priority", "action", "table", "goto", "tos", "iifname", "oifname", "fwmark", "fwmask", "ip_proto"),
@@ -160,4 +161,4 @@ def _prefix(name: str, prefix: str | None) -> dict[str, Any]:
 
 def _left(until: float | None) -> int:
     """The seconds until then."""
-    return WITHOUT_END if until is None else max(0, round(until - time.time()))
+    return INFINITY_LIFE_TIME if until is None else max(0, round(until - time.time()))

@@ -10,8 +10,9 @@ from typing import Any, Final
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from luod.network import entries, taps
-from luod.network.attributes import IFF_UP, making, setting
+from luod.network.abi import IFA_F_NODAD, IFF_UP
+from luod.network.changing import entries, taps
+from luod.network.changing.links import making, setting
 from luod.network.model import (
     Address,
     BondPort,
@@ -27,8 +28,6 @@ from luod.network.model import (
 )
 from luod.network.relations import is_one_of_many
 from luod.network.steps import Action, Change, Phase, Step
-
-IFA_F_NODAD: Final = 0x2
 
 _NO_SUCH_KIND: Final = frozenset({"Unknown device type", os.strerror(errno.EOPNOTSUPP)})
 

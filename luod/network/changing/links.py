@@ -4,18 +4,17 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+from luod.network.abi import (
+    IFF_ALLMULTI,
+    IFF_MULTICAST,
+    IFF_NOARP,
+    IFF_PROMISC,
+    IFF_UP,
+    MACVLAN_MACADDR_SET,
+    VLAN_FLAGS,
+)
 from luod.network.model import Link, Settings, Veth
 from luod.network.steps import Change
-
-IFF_UP: Final = 0x1
-IFF_NOARP: Final = 0x80
-IFF_PROMISC: Final = 0x100
-IFF_ALLMULTI: Final = 0x200
-IFF_MULTICAST: Final = 0x1000
-
-VLAN_FLAGS: Final = 0x1F
-"""All that there are: the kernel refuses a mask of more."""
-MACVLAN_MACADDR_SET: Final = 3
 
 FLAGS: Final[Mapping[str, tuple[int, bool]]] = {
     "up": (IFF_UP, True),

@@ -7,18 +7,15 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator
 from typing import Final
 
-from luod.network.links import Links
 from luod.network.model import Address, FdbEntry, Neighbour, Route, Rule, Snapshot
+from luod.network.plan.links import Links
+from luod.network.plan.vlans import Vlans
 from luod.network.relations import Thing, key, needs
 from luod.network.steps import Action, Change, Phase, Plan, Step
-from luod.network.vlans import Vlans
-
-__all__ = ["Action", "Change", "Phase", "Plan", "Step", "Thing", "plan"]
 
 _ENDS: Final = frozenset({"valid_until", "preferred_until"})
 _NONE_IS_NONE: Final = frozenset({"prefsrc"})
 """The fields of which None says that there is none; of all others, that nobody knows."""
-
 
 _PHASES: Final[dict[type[Thing], Phase]] = {
     Address: Phase.ADDRESSES,
