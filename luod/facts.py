@@ -15,7 +15,6 @@ from luod.kernel.running import NotKnown
 from luod.kernel.shared import SharedKernel
 from luod.lifecycle import Via
 from luod.manifest import Session
-from luod.names import NETWORK_SESSIONS
 from luod.next_kernel import NextKernel
 from luod.pause import at_work, why_never
 from luod.sealed import Loaded
@@ -130,7 +129,7 @@ def gather(via: Via, sources: Sources) -> Facts:
     to_pause = {
         session.unit
         for session in sessions
-        if session.unit is not None and session.id not in asked and session.name not in NETWORK_SESSIONS
+        if session.unit is not None and session.id not in asked and not session.is_of_network
     }
     real, handover = not machine.is_simulated, sources.handover()
     return Facts(

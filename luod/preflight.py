@@ -16,7 +16,6 @@ from luod.kernel.image import Image
 from luod.kernel.running import NotKnown
 from luod.lifecycle import Mode, State, Via
 from luod.manifest import Session
-from luod.names import NETWORK_SESSIONS
 from luod.systemd import CARRIES, KEXEC_SERVICE, NETWORK_SERVICE, SNAPSHOT_SERVICE, SURVIVES
 
 NAMED_MAX: Final = 20
@@ -308,7 +307,7 @@ def _owners(facts: Facts) -> _Found:
     left = [
         each
         for each in facts.sessions
-        if each.state is not State.LOST and each.id not in facts.asked and each.name not in NETWORK_SESSIONS
+        if each.state is not State.LOST and each.id not in facts.asked and not each.is_of_network
     ]
     free = [session for session in left if session.unit is None and session.state is State.OUTGOING]
     stuck = [session for session in left if session.unit in facts.unpausable]

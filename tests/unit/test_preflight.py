@@ -44,12 +44,12 @@ def a_loaded(line=LINE, **what):
     return Loaded(a_kernel(**{"release": "7.4.0", "build_id": "bb"} | what), line, 1000, 1)
 
 
-def a_session(number=0, state=State.OUTGOING, mode=Mode.CUSTODIAL, name=None, unit=None):
+def a_session(number=0, state=State.OUTGOING, mode=Mode.CUSTODIAL, name=None, unit=None, uid=1000):
     return Session(
         id=number,
         kernel_name=f"luod-0-{number}",
-        uid=1000,
-        gid=1000,
+        uid=uid,
+        gid=uid,
         name=name or f"s{number}",
         mode=mode,
         state=state,
@@ -167,6 +167,12 @@ DOUBTS = [
     ("owners", replace(DIRECT, asked=frozenset()), "can be paused, for s0 of uid 1000", "--via systemd"),
     (
         "owners",
+        replace(DIRECT, asked=frozenset(), sessions=[a_session(name="luod-network-a", uid=1001)]),
+        "for luod-network-a of uid 1001",
+        "--via systemd",
+    ),
+    (
+        "owners",
         replace(DIRECT, asked=frozenset(), sessions=[a_session(unit="x.scope")], unpausable={"x.scope": "it is away"}),
         "x.scope can't be paused: it is away",
         "take part",
@@ -218,7 +224,7 @@ PASSES = [
     ("incoming", replace(GOOD, sessions=[a_session(1, State.INCOMING), a_session(2, State.LOST)])),
     ("owners", replace(DIRECT, asked=frozenset(), sessions=[a_session(unit="x.service")])),
     ("owners", replace(DIRECT, asked=frozenset(), sessions=[a_session(state=State.INCOMING)])),
-    ("owners", replace(DIRECT, asked=frozenset(), sessions=[a_session(name="luod-network-a")])),
+    ("owners", replace(DIRECT, asked=frozenset(), sessions=[a_session(name="luod-network-a", uid=os.geteuid())])),
     ("network", HANDOVER),
     ("network", replace(HANDOVER, has_systemd=False, network_units=None)),
 ]
