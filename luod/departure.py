@@ -142,6 +142,7 @@ class Departures:
         if not links:
             return
         self._updates.go_on("the network is written down")
+        began = time.monotonic()
         try:
             await _in_thread(lambda: means.write_network_down(links))
         except NotWrittenDown as error:
@@ -150,6 +151,8 @@ class Departures:
             log.warning("live update %d goes on although the network isn't written down: %s", update.number, error)
         else:
             means.recorder.note("network")
+        # Those who take part have as long as they were given, whatever was waited for before they are asked.
+        update.deadline_usec += round((time.monotonic() - began) * 1e6)
 
     async def _require_good(self, update: LiveUpdate) -> Facts:
         """Look at everything. Raises PreflightFailed, unless the operator knows and goes all the same: if anywhere."""

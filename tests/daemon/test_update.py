@@ -16,13 +16,13 @@ import trio.lowlevel
 
 from daemon.conftest import Host
 from eventually import eventually
-from luod import errors, sealed
+from luod import errors, handover, sealed
 from luod.client import Disconnected, connect
 from luod.config import Network
 from luod.daemon import GRACE
 from luod.going import CameBack
 from luod.kernel.api import Call
-from luod.network.handing import held
+from luod.network.handing import alone, held
 from luod.operations import NO_MEANS
 from luod.sim.client import SimMachine
 from luod.sim.image import bzimage
@@ -720,6 +720,20 @@ async def test_by_force_it_goes_on_without_the_network_or_with_an_older_one(host
     await host.update(force=True)
     await host.arrive()
     assert await held_of_the_network(host) == []
+
+
+@pytest.mark.warns("goes on although the network isn't written down")
+async def test_who_takes_part_has_its_time_however_long_the_network_takes(host, handing, monkeypatch):
+    monkeypatch.setattr(handover, "PATIENCE", 1.5)
+    await handing("lo")
+    await preserve(host, "ram", b"one")
+    await host.load()
+    with alone(host.directory):
+        async with Taker(host).takes_part() as one, trio.open_nursery() as nursery:
+            nursery.start_soon(one.ready)
+            await host.update(force=True, deadline=1)
+    await host.arrive()
+    assert await contents(host, "ram") == {0: b"one"}
 
 
 async def test_a_broken_report_of_the_network_is_a_problem_in_the_status(host, tmp_path):
