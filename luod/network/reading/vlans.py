@@ -12,12 +12,12 @@ from luod.network.abi import (
     BRIDGE_VLAN_INFO_UNTAGGED,
     RTEXT_FILTER_BRVLAN_COMPRESSED,
 )
-from luod.network.model import Vid
+from luod.network.model import LeftOut, Vid
 from luod.network.reading.links import Links
 from luod.network.reading.messages import Told, dump
 
 
-def vids(ip: IPRoute, links: Links) -> Iterator[Vid]:
+def vids(ip: IPRoute, links: Links) -> Iterator[Vid | LeftOut]:
     if not links.has("bridge"):
         return
     for message in dump(ip.link, family=AF_BRIDGE, ext_mask=RTEXT_FILTER_BRVLAN_COMPRESSED):
@@ -25,7 +25,10 @@ def vids(ip: IPRoute, links: Links) -> Iterator[Vid]:
         if link is None:
             continue
         first = None
-        for info in Told(message).nested("IFLA_AF_SPEC").all("IFLA_BRIDGE_VLAN_INFO"):
+        spec = Told(message).nested("IFLA_AF_SPEC")
+        if "IFLA_BRIDGE_VLAN_TUNNEL_INFO" in spec:
+            yield LeftOut(what=f"tunnels of VLANs of {link}", reason="they aren't handed over", link=link)
+        for info in spec.all("IFLA_BRIDGE_VLAN_INFO"):
             vid, flags = info["vid"], info["flags"]
             if flags & BRIDGE_VLAN_INFO_RANGE_BEGIN:
                 first = vid
