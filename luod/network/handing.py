@@ -179,10 +179,15 @@ def alone(directory: Path) -> Iterator[None]:
 def write_report(directory: Path, report: Report) -> None:
     """It appears whole, or not at all. Raises OSError."""
     new = directory / f"{FILE}.new"
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-    with open(fd, "w", encoding="utf-8") as file:
-        file.write(report.model_dump_json(indent=2) + "\n")
-    new.replace(directory / FILE)
+    try:
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        with open(fd, "w", encoding="utf-8") as file:
+            file.write(report.model_dump_json(indent=2) + "\n")
+        new.replace(directory / FILE)
+    except OSError:
+        with suppress(OSError):
+            new.unlink()
+        raise
 
 
 def read_report(directory: Path) -> Report | None:

@@ -280,3 +280,10 @@ def test_a_report_comes_back_as_it_was_written(tmp_path):
     (tmp_path / "network.json").write_text("{}")
     with pytest.raises(BadSnapshot, match="is no report"):
         read_report(tmp_path)
+
+
+def test_a_report_that_cannot_be_written_leaves_nothing_behind(tmp_path):
+    (tmp_path / "network.json").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_report(tmp_path, Report(applied=2, seconds=0.5, done=3, equal=4))
+    assert [path.name for path in tmp_path.iterdir()] == ["network.json"]
