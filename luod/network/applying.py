@@ -16,6 +16,7 @@ from luod.network.abi import RTMGRP_LINK
 from luod.network.changing import Changer, Refused
 from luod.network.model import Link, Snapshot
 from luod.network.plan import plan
+from luod.network.plan.links import identity
 from luod.network.reading import everything, look
 from luod.network.relations import key, link_of, needs
 from luod.network.report import Report, Trouble
@@ -165,9 +166,9 @@ class _Work:
             yield Trouble(what="the network", reason="nobody may set it up without CAP_NET_ADMIN")
             return
         for thing, why in self.plan.impossible:
-            came = isinstance(thing, Link) and thing in self.plan.awaited
-            reason = why.removesuffix("is there") + f"has come for {waited:g} s" if came else why
-            yield Trouble(what=said(thing), reason=reason)
+            if waited and isinstance(thing, Link) and thing in self.plan.awaited:
+                why = f"no link with {identity(thing)} has come for {waited:g} s"
+            yield Trouble(what=said(thing), reason=why)
         for of_one in self._remaining(left=False):
             refused = self._refused.get(key(of_one[0].thing))
             yield Trouble(what=said(of_one[0].thing), reason=str(refused) if refused else _unmoved(of_one))

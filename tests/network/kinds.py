@@ -139,7 +139,7 @@ LINKS = {
         """
         ip tuntap add tap0 mode tap
         ip tuntap add tap1 mode tap user 1000 group 1001 multi_queue vnet_hdr
-        ip tuntap add tun0 mode tun user 1000
+        ip tuntap add tun0 mode tun user 3000000000
         ip tuntap add tun1 mode tun pi
         ip link set tap0 address 02:00:00:00:00:07 mtu 1400 up
         ip link set tun0 up

@@ -14,6 +14,7 @@ from luod.network.model import (
     BridgePort,
     FdbEntry,
     Link,
+    Macvlan,
     Neighbour,
     Nexthop,
     Route,
@@ -204,6 +205,15 @@ def test_a_link_leaves_a_master_that_it_had_not():
     assert done(a_network(a_link("d0")), a_network(a_bridge(), a_link("d0", master="br0"))) == [(SET, "d0", "master")]
 
 
+def test_the_order_of_the_macs_that_a_macvlan_takes_from_does_not_count():
+    def network(*macs):
+        return a_network(a_link("m0", "macvlan", settings=Macvlan(mode=16, macaddr=macs)))
+
+    one, other = "02:00:00:00:00:01", "02:00:00:00:00:02"
+    assert steps(network(one, other), network(other, one)) == ()
+    assert done(network(one), network(other)) == [(SET, "m0", "settings.macaddr")]
+
+
 def test_other_names_are_added_to_those_that_are_there():
     (step,) = steps(a_network(a_link("d0", altnames=["a", "b"])), a_network(a_link("d0", altnames=["b", "c"])))
     assert step.changes == (Change("altnames", ("b", "c"), ("b", "c", "a")),)
@@ -221,6 +231,24 @@ def test_a_card_is_known_by_its_permanent_address_whatever_its_name():
     assert found.equal == 1
 
 
+def test_all_that_names_a_card_by_its_other_name_means_it():
+    def network(name):
+        fdb = [FdbEntry(link="x0", mac="02:00:00:00:00:09", state=0x80, flags=2, destination="10.0.0.9", via=name)]
+        return a_network(
+            a_card(name, 1, master="br0", port=BridgePort(cost=7)),
+            a_bridge(),
+            a_port(port={"backup_port": name}),
+            a_vlan("v5", name),
+            a_link("x0", "vxlan", settings=Vxlan(id=1, link=name)),
+            vids=[Vid(link=name, vid=1, pvid=True, untagged=True), Vid(link="tap0", vid=1, pvid=True, untagged=True)],
+            routes=[a_route(link=name), a_route("10.2.0.0/16", link=name)],
+            fdb=fdb,
+        )
+
+    found = plan(network("lan0"), network("eth1"), NOW)
+    assert [(step.phase, step.there) for step in found.steps] == [(Phase.RENAME, "eth1")]
+
+
 def test_a_card_without_one_is_known_by_where_it_is_plugged_in():
     wanted = a_network(a_card("lan0", permanent_address=None, path="pci-0000:00:03.0"))
     there = a_network(
@@ -234,6 +262,19 @@ def test_of_two_cards_with_one_address_the_path_tells_which():
     wanted = a_network(a_card("a", path="pci-1"), a_card("b", path="pci-2"))
     there = a_network(a_card("eth0", path="pci-2"), a_card("eth1", path="pci-1"))
     assert plan(wanted, there, NOW).names == {"a": "eth1", "b": "eth0"}
+
+
+def test_of_two_cards_with_one_address_and_no_path_the_name_tells_which():
+    wanted = a_network(a_card("b"), a_card("a"))
+    assert plan(wanted, a_network(a_card("a"), a_card("b")), NOW).names == {"a": "a", "b": "b"}
+
+
+@pytest.mark.parametrize("lacking", ["permanent_address", "path"])
+def test_what_two_cards_both_lack_does_not_make_them_one(lacking):
+    one = a_card("eth0", 1, path="pci-1").model_copy(update={lacking: None})
+    other = a_card("eth0", 2, path="pci-2").model_copy(update={lacking: None})
+    found = plan(a_network(one), a_network(other), NOW)
+    assert (found.names, [link.name for link in found.awaited]) == ({}, ["eth0"])
 
 
 def test_another_card_in_the_same_place_is_taken_for_it():

@@ -108,16 +108,17 @@ class Machine:
     """A machine that boots `image`, a kernel's, which starts `init`. A `with` block around it ends it.
 
     `directory` gets what it said: `console.log`, and `guest.log` with every line of every process in it. `processes`
-    are all that were started in it.
+    are all that were started in it. For each of `wires`, a `Wire`, it has a network card.
     """
 
-    def __init__(self, image, disks, directory, *, init=AGENT, memory="2G", cmdline="", restarts=False):
+    def __init__(self, image, disks, directory, *, init=AGENT, memory="2G", cmdline="", restarts=False, wires=()):
         self._directory = directory
         self._image = image
         self._disks = disks
         self._memory = memory
         self._cmdline = " ".join([CMDLINE, f"init={init}", *["luod.coverage"] * MEASURED, cmdline]).strip()
         self._restarts = restarts
+        self._wires = wires
         self._news = queue.SimpleQueue()
         self._began = time.monotonic()
         self._stack = ExitStack()
@@ -271,10 +272,14 @@ class Machine:
         ]
         for disk in self._disks:
             command += ["-drive", f"file={disk},if=virtio,format=raw,snapshot=on"]
+        for number, wire in enumerate(self._wires):
+            command += ["-netdev", f"dgram,id=wire{number},local.type=fd,local.str={wire.theirs.fileno()}"]
+            command += ["-device", f"virtio-net-pci,netdev=wire{number},mac={wire.card},romfile="]
         if not self._restarts:
             command.append("-no-reboot")
         with qemus, open(self._directory / "qemu.log", "w") as log:
-            streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "pass_fds": [qemus.fileno()]}
+            passed = [qemus.fileno(), *(wire.theirs.fileno() for wire in self._wires)]
+            streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "pass_fds": passed}
             self.qemu = self._stack.enter_context(subprocess.Popen(command, process_group=0, **streams))
         reader = threading.Thread(target=self._read, daemon=True)
         reader.start()

@@ -14,6 +14,7 @@ PACKAGES = (
     "python3",
     "python3-click",
     "python3-coverage",
+    "python3-hypothesis",
     "python3-pydantic",
     "python3-pyroute2",
     "python3-pytest",
@@ -25,6 +26,7 @@ PACKAGES = (
     "mount",
     "procps",
     "systemd",
+    "udev",
 )
 INIT = """#!/bin/sh
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -62,6 +64,18 @@ IgnoreOnIsolate=yes
 ExecStart={AGENT}
 """
 
+NETWORKD = ("systemd-networkd.service", "systemd-networkd.socket", "systemd-networkd-varlink.socket")
+UDEV = (
+    "systemd-hwdb-update.service",
+    "systemd-udev-load-credentials.service",
+    "systemd-udev-trigger.service",
+    "systemd-udevd-control.socket",
+    "systemd-udevd-kernel.socket",
+    "systemd-udevd-varlink.socket",
+    "systemd-udevd.service",
+)
+"""What names a machine's devices, and what networkd waits for with each link."""
+
 MASKED = (
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
@@ -70,10 +84,11 @@ MASKED = (
     "kexec-load.service",
     "ldconfig.service",
     "systemd-modules-load.service",
-    "systemd-networkd.service",
     "systemd-random-seed.service",
+    *NETWORKD,
+    *UDEV,
 )
-"""What takes time, and no test needs."""
+"""What takes time, and few tests need: these unmask it."""
 
 COVERAGE = "import os; os.environ.get('COVERAGE_PROCESS_START') and __import__('coverage').process_startup()"
 """What each Python in the guest does first."""

@@ -17,7 +17,7 @@ IFF_NO_PI: Final = 0x1000
 IFF_VNET_HDR: Final = 0x4000
 IFF_TUN_EXCL: Final = 0x8000
 
-_DEVICE: Final = "/dev/net/tun"
+DEVICE: Final = "/dev/net/tun"
 
 
 def make(name: str, tun: Tun) -> None:
@@ -35,13 +35,18 @@ def _open(name: str, tun: Tun, flags: int) -> None:
     flags |= 0 if tun.pi else IFF_NO_PI
     flags |= IFF_VNET_HDR if tun.vnet_hdr else 0
     flags |= IFF_MULTI_QUEUE if tun.multi_queue else 0
-    fd = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    fd = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
     try:
         fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
         if tun.owner is not None:
-            fcntl.ioctl(fd, TUNSETOWNER, tun.owner)
+            fcntl.ioctl(fd, TUNSETOWNER, _as_int(tun.owner))
         if tun.group is not None:
-            fcntl.ioctl(fd, TUNSETGROUP, tun.group)
+            fcntl.ioctl(fd, TUNSETGROUP, _as_int(tun.group))
         fcntl.ioctl(fd, TUNSETPERSIST, 1)
     finally:
         os.close(fd)
+
+
+def _as_int(number: int) -> int:
+    """As C's int has it, which ioctl takes."""
+    return number - (1 << 32) if number >> 31 else number

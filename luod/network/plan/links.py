@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
 
-from luod.network.model import Link, Settings, Snapshot
+from luod.network.model import BondPort, Link, Settings, Snapshot
 from luod.network.plan.recognition import as_wanted, recognise, renames, without_blocked
 from luod.network.relations import lower_first, needs
 from luod.network.steps import Action, Change, Phase, Step
@@ -12,6 +12,8 @@ from luod.network.steps import Action, Change, Phase, Step
 _IN_PASSING: Final = frozenset({"master", "settings.primary", "port.backup_port"})
 """The fields that name a link without which a link can be nevertheless."""
 _NOT_SET: Final = frozenset({"name", "kind", "permanent_address", "path", "lower", "altnames", "settings", "port"})
+_UNORDERED: Final = frozenset({"macaddr"})
+"""What the kernel tells in the order of a hash table."""
 
 
 class Links:
@@ -34,6 +36,7 @@ class Links:
             change = Change("name", before, after)
             self.steps.append(Step(Action.SET, self.wanted[name], (change,), before, Phase.RENAME))
         self._plan(lower_first(wanted.links))
+        self.names = {name: there for name, there in self.names.items() if name not in self.lost}
 
     def lacking(self, names: list[str]) -> str | None:
         """The first of them that neither is there nor can be."""
@@ -58,7 +61,7 @@ class Links:
     def _barred(self, link: Link) -> str | None:
         """Why it can't be had, by what is there in its place."""
         if link in self.awaited:
-            return f"no link with {_identity(link)} is there"
+            return f"no link with {identity(link)} is there"
         there = self.by_name.get(link.name)
         if link.kind == "physical" and link.name not in self.names:
             return f"the name {link.name} is taken" + (f" by {_a(there.kind)}" if there else "")
@@ -66,7 +69,7 @@ class Links:
             return None
         if there.kind != link.kind:
             return f"the name {link.name} is taken by {_a(there.kind)}"
-        if there.lower != link.lower:
+        if link.lower is not None and there.lower != link.lower:
             return f"the name {link.name} is taken by one on {there.lower}, not on {link.lower}"
         for name in sorted(type(link.settings).FIXED) if link.settings and there.settings else ():
             ours, theirs = getattr(link.settings, name), getattr(there.settings, name)
@@ -102,17 +105,24 @@ def changes(link: Link, there: Link) -> Iterator[Change]:
             yield Change(name, before, after)
     yield from _settings("settings", link.settings, there.settings)
     joins = link.master is not None and link.master != there.master
-    yield from _settings("port", link.port, None if joins else there.port)
+    yield from _settings("port", link.port, _at_first(link.port) if joins else there.port)
+
+
+def _at_first(port: Settings | None) -> Settings | None:
+    """What is set of a port as soon as it is one, where that is known."""
+    return BondPort(queue_id=0, prio=0) if isinstance(port, BondPort) else None
 
 
 def _settings(field: str, ours: Settings | None, theirs: Settings | None) -> Iterator[Change]:
     for name, after in ours.given().items() if ours else ():
         before = getattr(theirs, name, None)
+        if name in _UNORDERED and before is not None and set(before) == set(after):
+            continue
         if before != after:
             yield Change(f"{field}.{name}", before, after)
 
 
-def _identity(link: Link) -> str:
+def identity(link: Link) -> str:
     """What it is known by, as one that is physical."""
     if link.permanent_address is None:
         return f"the path {link.path}" if link.path else f"the name {link.name}"

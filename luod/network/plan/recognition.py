@@ -1,17 +1,18 @@
 """Which link there is which of those that are wanted, and under whose name: the way to the names. No I/O."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from luod.network.model import FdbEntry, Link, Nexthop, Route, Settings, Snapshot
 
-_IDENTITIES: Final = (
+_IDENTITIES: Final[tuple[Callable[[Link], object], ...]] = (
     lambda link: link.permanent_address and link.path and (link.permanent_address, link.path),
+    lambda link: link.permanent_address and (link.permanent_address, link.name),
     lambda link: link.permanent_address,
     lambda link: link.path,
-    lambda link: link.permanent_address is None and link.path is None and link.name,
+    lambda link: None if link.permanent_address or link.path else link.name,
 )
-"""What a physical link is recognised by: the first that fits."""
+"""What a physical link is recognised by: the first that it has, and that fits one which is there."""
 
 
 def recognise(wanted: Sequence[Link], there: Sequence[Link]) -> dict[str, str]:
@@ -27,7 +28,7 @@ def recognise(wanted: Sequence[Link], there: Sequence[Link]) -> dict[str, str]:
         for link in free:
             candidates.setdefault(identity(link), []).append(link)
         for link in missing:
-            same = candidates.get(identity(link) or None, [])
+            same = candidates.get(identity(link), []) if identity(link) else []
             if len(same) == 1:
                 found[link.name] = same.pop().name
         missing = [link for link in missing if link.name not in found]
