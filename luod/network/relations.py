@@ -1,10 +1,13 @@
 """What the things of a network are to one another: which is which, and which needs which. No I/O."""
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from luod.network.abi import NTF_MASTER
 from luod.network.model import Address, FdbEntry, Link, Neighbour, Route, Rule, Veth, Vid, Vxlan
+
+PREFERRED: Final = ("settings.primary", "port.backup_port")
+"""The settings that name a link without which a link can be."""
 
 Thing: TypeAlias = Link | Vid | Address | Route | Rule | Neighbour | FdbEntry
 
@@ -53,6 +56,17 @@ def needs(thing: Thing) -> list[str]:
         case _:
             names = [thing.link]
     return [name for name in names if name is not None]
+
+
+def preferred(link: Link) -> dict[str, str]:
+    """The links that those name, by the setting."""
+    found = {}
+    for setting in PREFERRED:
+        place, field = setting.split(".")
+        name = getattr(getattr(link, place), field, None)
+        if name is not None:
+            found[setting] = name
+    return found
 
 
 def link_of(thing: Thing) -> str | None:

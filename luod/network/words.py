@@ -35,7 +35,6 @@ _RULE_ACTIONS: Final = {
     FR_ACT_PROHIBIT: "prohibit",
 }
 _TABLES: Final = {RT_TABLE_DEFAULT: "default", RT_TABLE_MAIN: "main", RT_TABLE_LOCAL: "local"}
-_EVERYWHERE: Final = ("0.0.0.0/0", "::/0")
 
 
 def said(thing: Thing) -> str:
@@ -108,7 +107,7 @@ def _route(route: Route) -> Iterator[str]:
     yield "route"
     if route.type in _ROUTE_TYPES:
         yield _ROUTE_TYPES[route.type]
-    yield "default" if route.destination in _EVERYWHERE else route.destination
+    yield "default" if route.destination == "0.0.0.0/0" else route.destination
     if route.source is not None:
         yield f"from {route.source}"
     for nexthop in route.nexthops:
@@ -136,6 +135,8 @@ def _nexthop(nexthop: Nexthop) -> Iterator[str]:
 
 def _rule(rule: Rule) -> Iterator[str]:
     yield f"rule {rule.priority}:"
+    if rule.family == "inet6" and rule.source is rule.destination is None:
+        yield "inet6"
     if rule.invert:
         yield "not"
     yield f"from {rule.source or 'all'}"

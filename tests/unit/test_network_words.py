@@ -68,6 +68,7 @@ def a_route(destination="10.0.0.0/8", *nexthops, **fields):
         ),
         (Rule(family="inet", priority=6, action=2, goto=9), "rule 6: from all goto 9"),
         (Rule(family="inet6", priority=6, action=6, destination="fd00::/8"), "rule 6: from all to fd00::/8 blackhole"),
+        (Rule(family="inet6", priority=6, action=1, table=254), "rule 6: inet6 from all lookup main"),
         (Rule(family="inet", priority=1000, action=1, l3mdev=1), "rule 1000: from all lookup [l3mdev-table]"),
         (
             Neighbour(link="br0", family="inet", address="10.0.0.2", mac=A_MAC),
