@@ -130,7 +130,7 @@ def show_network(options: Options, *, file: Path | None, directory: Path | None)
     type=click.Choice(["set", "leave"]),
     help="What becomes of what is there and differs. [default: as configured]",
 )
-@click.option("--outgoing", is_flag=True, help="Also one that was taken in this boot, for the next kernel.")
+@click.option("--same-boot", is_flag=True, help="Also what was taken in this boot, for the next kernel.")
 @config_option
 @directory_option
 @click.pass_obj
@@ -140,7 +140,7 @@ def apply_network(
     dry_run: bool,
     wait: int | None,
     differing: str | None,
-    outgoing: bool,
+    same_boot: bool,
     file: Path | None,
     directory: Path | None,
 ) -> None:
@@ -161,10 +161,10 @@ def apply_network(
         there = held(luod)
         newest = there[0] if there and there[0].snapshot is not None else None
         unread = [each for each in there if each.snapshot is None and not (newest and each.begun)]
-        if newest is not None and newest.session.direction == "outgoing" and not outgoing:
+        if newest is not None and not newest.came_over and not same_boot:
             newest = None
             if not unread:
-                said = "nothing of the network came over; what luod holds was taken in this boot (see --outgoing)"
+                said = "nothing of the network came over; what luod holds was taken in this boot (see --same-boot)"
                 _say_nothing(options, said, None)
                 return
         if newest is None and not unread:
@@ -176,7 +176,7 @@ def apply_network(
         seconds = config.network.wait_seconds if wait is None else wait
         report = _applied(newest, unread, wait=seconds, leave=(differing or config.network.differing) == "leave")
         _write(where, report)
-        if newest is not None and not report.failed and newest.session.direction == "incoming":
+        if newest is not None and not report.failed and newest.came_over:
             _let_go(luod, newest, where)
     _print_result(options, report)
 
@@ -200,7 +200,7 @@ def _on_its_way(luod: "Client") -> "Held | None":
 
     if luod.status().phase != "executing":
         return None
-    return next((each for each in held(luod) if each.snapshot and each.session.direction == "outgoing"), None)
+    return next((each for each in held(luod) if each.snapshot and not each.came_over), None)
 
 
 @contextmanager

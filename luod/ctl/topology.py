@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _MARKS: Final = {"add": "+", "set": "~", "remove": "-"}
 _STYLES: Final = {"add": "green", "set": "yellow", "remove": "red"}
+_CAME: Final = "it came over"
+_GOES: Final = "it goes over with the next live update"
 _SHOWN: Final = 20
 """How many things are named where each is told in a line; the rest is counted. --json has all."""
 
@@ -46,14 +48,13 @@ def contents(held: "Held") -> "Iterator[RenderableType]":
     """All that a session has of a network."""
     from luod.network.words import said
 
-    snapshot, incoming = held.snapshot, held.session.direction == "incoming"
+    snapshot, direction = held.snapshot, held.session.direction.value
     if snapshot is None:
         yield facts({"Session": held.name, "Unreadable": styled(str(held.reason), "bold red")})
         return
-    what = "incoming: it came over" if incoming else "outgoing: it goes over with the next live update"
     yield facts(
         {
-            "Session": f"{held.name}, {what}",
+            "Session": f"{held.name}, {direction}: {_CAME if held.came_over else _GOES}",
             "Taken": _moment(snapshot.taken),
             "Of": f"Linux {snapshot.kernel}, boot {snapshot.boot_id}",
             "Selected": ", ".join(snapshot.handover) or "everything",

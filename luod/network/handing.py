@@ -42,6 +42,11 @@ class Held:
     def name(self) -> str:
         return self.session.name
 
+    @property
+    def came_over(self) -> bool:
+        """Whether it was taken in an earlier boot; luod may have preserved it again since, for the next live update."""
+        return self.session.generation > 0
+
 
 def held(luod: Client) -> list[Held]:
     """What luod holds: the newest first, then what can't be read."""

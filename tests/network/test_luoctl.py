@@ -165,6 +165,16 @@ def test_what_fails_stays_and_can_be_applied_again(host):
     assert "all is well" in host.luoctl("status").stdout
 
 
+def test_what_came_over_and_was_preserved_again_can_still_be_applied(host):
+    host.set_up()
+    host.says("snapshot", "br0")
+    host.live_update()
+    host.luoctl("finish", "--rearm", "--yes", A)
+    assert f"{A}, outgoing: it came over\n" in host.says("show")
+    host.says("apply")
+    assert host.held() == []
+
+
 def test_nothing_that_came_over_is_no_failure(host):
     assert host.says("apply") == "nothing of the network came over\n"
     assert json.loads(host.says("apply", "--json")) is None
@@ -178,7 +188,7 @@ def test_what_was_taken_in_this_boot_is_applied_only_where_that_is_said(host):
     host.network.run("ip", "link", "delete", "br0")
     assert "what luod holds was taken in this boot" in host.says("apply")
     assert host.network.ip("link", "show", "type", "bridge") == []
-    host.says("apply", "--outgoing")
+    host.says("apply", "--same-boot")
     assert len(host.network.ip("link", "show", "type", "bridge")) == 1
     assert host.held() == [A]
 
