@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from luod.errors import LuodError
+from luod.fds import OwnedFd
 from luod.systemd import SNAPSHOT_SERVICE, CantAsk, systemctl
 
 REPORT: Final = "network.json"
@@ -22,6 +23,14 @@ PATIENCE: Final = 60.0
 
 TOLD_MAX: Final = 20
 """How many reasons are told of each kind."""
+
+_REASON_MAX: Final = 500
+"""How much of each, in letters."""
+
+_NUMBER_MAX: Final = 1 << 53
+
+REPORT_MAX: Final = 16 << 20
+"""How large a report can be, in bytes."""
 
 _KILLED: Final = 10.0
 
@@ -79,14 +88,9 @@ def last_report(runtime_directory: Path) -> dict[str, Any] | None:
     """What came of the network that came over, as io.luod.Update.Status has it; None where nothing was set up since the
     host started. Raises BadReport.
     """
-    try:
-        said = json.loads((runtime_directory / REPORT).read_bytes())
-    except FileNotFoundError:
+    said = report_in(runtime_directory)
+    if said is None:
         return None
-    except OSError as error:
-        raise BadReport(f"{REPORT}: {error.strerror}") from None
-    except ValueError:
-        raise BadReport(f"{REPORT} is no JSON") from None
     try:
         taken, failed, left = said.get("taken"), said["failed"], said["left"]
         told = {
@@ -96,8 +100,36 @@ def last_report(runtime_directory: Path) -> dict[str, Any] | None:
             "equal": int(said["equal"]),
             "failed": len(failed),
             "left": len(left),
-            "reasons": [f"{each['what']}: {each['reason']}" for each in islice(failed, TOLD_MAX)],
+            "reasons": [_short(f"{each['what']}: {each['reason']}") for each in islice(failed, TOLD_MAX)],
         }
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         raise BadReport(f"{REPORT} is no report") from None
+    if any(abs(value) > _NUMBER_MAX for value in told.values() if isinstance(value, int)):
+        raise BadReport(f"{REPORT} is no report")
     return {name: value for name, value in told.items() if value not in (None, [])}
+
+
+def _short(reason: str) -> str:
+    """What can be sent, and read."""
+    return reason[:_REASON_MAX].encode(errors="replace").decode()
+
+
+def report_in(runtime_directory: Path) -> Any:
+    """What is in the report, whatever that is; None where there is none. Never blocks. Raises BadReport."""
+    try:
+        fd = OwnedFd(os.open(runtime_directory / REPORT, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BadReport(f"{REPORT}: {error.strerror}") from None
+    try:
+        with fd, open(fd.fileno(), "rb", closefd=False) as file:
+            data = file.read(REPORT_MAX + 1)
+    except OSError as error:
+        raise BadReport(f"{REPORT}: {error.strerror}") from None
+    if data is None or len(data) > REPORT_MAX:
+        raise BadReport(f"{REPORT} is no report")
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        raise BadReport(f"{REPORT} is no JSON") from None

@@ -290,8 +290,6 @@ def _last_report(directory: Path) -> "Report | None":
         return read_report(directory)
     except BadSnapshot as error:
         click.echo(f"luoctl: {visible(str(error))}", err=True)
-    except OSError as error:
-        click.echo(f"luoctl: {directory}: {error.strerror}", err=True)
     return None
 
 

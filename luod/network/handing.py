@@ -5,7 +5,6 @@ new one whole: so an older one stays, whatever fails and whoever is killed. A re
 """
 
 import fcntl
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from typing import Final
 from luod.client import Client, Direction, LuodError, Session, SessionNotFound
 from luod.errors import WireError
 from luod.fds import FdBundle, OwnedFd
+from luod.handover import BadReport, report_in
 from luod.memory import new_memory
 from luod.names import NETWORK_SESSIONS
 from luod.network.model import BadSnapshot, Snapshot
@@ -173,12 +173,14 @@ def write_report(directory: Path, report: Report) -> None:
 
 
 def read_report(directory: Path) -> Report | None:
-    """The last one; None where there is none. Raises BadSnapshot where it can't be read as one, and OSError."""
+    """The last one; None where there is none. Raises BadSnapshot where it can't be read as one."""
     try:
-        text = (directory / FILE).read_bytes()
-    except FileNotFoundError:
+        said = report_in(directory)
+    except BadReport as error:
+        raise BadSnapshot(f"{directory}: {error}") from None
+    if said is None:
         return None
     try:
-        return Report.model_validate(json.loads(text))
+        return Report.model_validate(said)
     except ValueError:
-        raise BadSnapshot(f"{directory / FILE} is no report") from None
+        raise BadSnapshot(f"{directory}: {FILE} is no report") from None

@@ -261,7 +261,7 @@ def test_a_report_that_cannot_be_read_is_told_and_the_rest_is_shown(host, tmp_pa
     (tmp_path / "luod" / "network.json").write_text("{")
     ran = host.luoctl("network", "show", "--runtime-directory", str(tmp_path / "luod"))
     assert (ran.returncode, ran.stdout) == (0, "luod holds nothing of the network\n")
-    assert ran.stderr == f"luoctl: {tmp_path}/luod/network.json is no report\n"
+    assert ran.stderr == f"luoctl: {tmp_path}/luod: network.json is no JSON\n"
 
 
 def test_where_no_report_can_be_written_the_network_is_set_up_all_the_same(host, tmp_path):

@@ -1,6 +1,7 @@
 """The network on its way over: who writes it down for luod, and what luod tells of how it was set up again."""
 
 import json
+import os
 import socket
 
 import pytest
@@ -109,7 +110,12 @@ GOOD = json.loads(Report(taken=1, applied=2, seconds=1, done=3, equal=4).model_d
         *(json.dumps(GOOD | {key: "x"}) for key in ("taken", "applied", "done", "equal")),
         *(json.dumps(GOOD | {"failed": failed}) for failed in (5, [5], ["x"], [{}])),
         json.dumps(GOOD | {"applied": 1e400}),
+        json.dumps(GOOD | {"applied": -1e30}),
+        json.dumps(GOOD | {"done": 1 << 64}),
+        "[" * 200_000,
+        " " * (handover.REPORT_MAX + 1),
     ],
+    ids=lambda text: text[:40],
 )
 def test_a_broken_report_is_told_and_raises_nothing_else(tmp_path, text):
     (tmp_path / FILE).write_bytes(text.encode("latin-1"))
@@ -121,3 +127,20 @@ def test_a_report_that_cannot_be_read_says_why(tmp_path):
     (tmp_path / FILE).mkdir()
     with pytest.raises(BadReport, match=r"network\.json: Is a directory"):
         last_report(tmp_path)
+
+
+def test_a_report_that_is_no_file_holds_nobody_up(tmp_path):
+    os.mkfifo(tmp_path / FILE)
+    with pytest.raises(BadReport):
+        last_report(tmp_path)
+    (tmp_path / FILE).unlink()
+    (tmp_path / FILE).symlink_to("/dev/zero")
+    with pytest.raises(BadReport, match=r"network\.json: Too many levels of symbolic links"):
+        last_report(tmp_path)
+
+
+def test_a_reason_is_told_as_far_as_it_can_be_sent(tmp_path):
+    failed = [{"what": "link \ud800", "reason": "x" * 5000}]
+    (reason,) = report(tmp_path, json.dumps(GOOD | {"failed": failed}))["reasons"]
+    assert reason.startswith("link ?: xxx")
+    assert len(reason) == 500
