@@ -9,20 +9,19 @@ from pathlib import Path
 from typing import Final
 
 from luod.custody import Custodian
+from luod.handover import is_the_networks
 from luod.kernel.api import KernelError
 from luod.kernel.image import Image
 from luod.kernel.running import NotKnown
 from luod.kernel.shared import SharedKernel
 from luod.lifecycle import Via
 from luod.manifest import Session
-from luod.names import NETWORK_SESSIONS
 from luod.next_kernel import NextKernel
 from luod.pause import at_work, why_never
 from luod.sealed import Loaded
 from luod.systemd import (
     KEXEC_SERVICE,
-    NETWORK_SERVICE,
-    SNAPSHOT_SERVICE,
+    NETWORK_SERVICES,
     CantAsk,
     FdStore,
     shown,
@@ -32,8 +31,6 @@ from luod.systemd import (
 
 EXITRD: Final = "run/initramfs/shutdown"
 """Where it is, systemd-shutdown goes into it, and carries nothing over; luod finds its sessions by name then."""
-
-NETWORK_SERVICES: Final = (NETWORK_SERVICE, SNAPSHOT_SERVICE)
 
 _NO_SERVICE: Final = NotKnown("luod is no service of systemd's")
 _NOT_LOOKED_FOR: Final = NotKnown("nobody has looked")
@@ -130,7 +127,7 @@ def gather(via: Via, sources: Sources) -> Facts:
     to_pause = {
         session.unit
         for session in sessions
-        if session.unit is not None and session.id not in asked and session.name not in NETWORK_SESSIONS
+        if session.unit is not None and session.id not in asked and not is_the_networks(session)
     }
     real, handover = not machine.is_simulated, sources.handover()
     return Facts(

@@ -13,10 +13,9 @@ from typing import Any, Final
 
 from luod.errors import LuodError
 from luod.fds import OwnedFd
+from luod.manifest import Session
+from luod.names import NETWORK_REPORT, NETWORK_SESSIONS
 from luod.systemd import SNAPSHOT_SERVICE, CantAsk, systemctl
-
-REPORT: Final = "network.json"
-"""What luoctl has written of how it was set up again, in luod's runtime directory (see `network.report`)."""
 
 PATIENCE: Final = 60.0
 """How long it may take to write the network down, in seconds."""
@@ -41,6 +40,11 @@ class NotWrittenDown(LuodError):
 
 class BadReport(LuodError):
     """The report can't be read. The text says why."""
+
+
+def is_the_networks(session: Session) -> bool:
+    """Whether the network is handed over in it, by luod's own user: nobody is at work on it."""
+    return session.name in NETWORK_SESSIONS and session.uid == os.getuid()
 
 
 def write_down_by_unit() -> None:
@@ -103,9 +107,9 @@ def last_report(runtime_directory: Path) -> dict[str, Any] | None:
             "reasons": [_short(f"{each['what']}: {each['reason']}") for each in islice(failed, TOLD_MAX)],
         }
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
-        raise BadReport(f"{REPORT} is no report") from None
+        raise BadReport(f"{NETWORK_REPORT} is no report") from None
     if any(abs(value) > _NUMBER_MAX for value in told.values() if isinstance(value, int)):
-        raise BadReport(f"{REPORT} is no report")
+        raise BadReport(f"{NETWORK_REPORT} is no report")
     return {name: value for name, value in told.items() if value not in (None, [])}
 
 
@@ -117,19 +121,21 @@ def _short(reason: str) -> str:
 def report_in(runtime_directory: Path) -> Any:
     """What is in the report, whatever that is; None where there is none. Never blocks. Raises BadReport."""
     try:
-        fd = OwnedFd(os.open(runtime_directory / REPORT, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK))
+        fd = OwnedFd(
+            os.open(runtime_directory / NETWORK_REPORT, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        )
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise BadReport(f"{REPORT}: {error.strerror}") from None
+        raise BadReport(f"{NETWORK_REPORT}: {error.strerror}") from None
     try:
         with fd, open(fd.fileno(), "rb", closefd=False) as file:
             data = file.read(REPORT_MAX + 1)
     except OSError as error:
-        raise BadReport(f"{REPORT}: {error.strerror}") from None
+        raise BadReport(f"{NETWORK_REPORT}: {error.strerror}") from None
     if data is None or len(data) > REPORT_MAX:
-        raise BadReport(f"{REPORT} is no report")
+        raise BadReport(f"{NETWORK_REPORT} is no report")
     try:
         return json.loads(data)
     except (ValueError, RecursionError):
-        raise BadReport(f"{REPORT} is no JSON") from None
+        raise BadReport(f"{NETWORK_REPORT} is no JSON") from None

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from luod.facts import EXITRD, Facts, Unit
+from luod.handover import is_the_networks
 from luod.interface.update import Check, Outcome
 from luod.kernel.api import Call
 from luod.kernel.cmdline import KHO, LIVE_UPDATE, is_on, turns_on_live_update
@@ -16,7 +17,6 @@ from luod.kernel.image import Image
 from luod.kernel.running import NotKnown
 from luod.lifecycle import Mode, State, Via
 from luod.manifest import Session
-from luod.names import NETWORK_SESSIONS
 from luod.systemd import CARRIES, KEXEC_SERVICE, NETWORK_SERVICE, SNAPSHOT_SERVICE, SURVIVES
 
 NAMED_MAX: Final = 20
@@ -308,7 +308,7 @@ def _owners(facts: Facts) -> _Found:
     left = [
         each
         for each in facts.sessions
-        if each.state is not State.LOST and each.id not in facts.asked and each.name not in NETWORK_SESSIONS
+        if each.state is not State.LOST and each.id not in facts.asked and not is_the_networks(each)
     ]
     free = [session for session in left if session.unit is None and session.state is State.OUTGOING]
     stuck = [session for session in left if session.unit in facts.unpausable]

@@ -17,9 +17,9 @@ from luod.errors import WireError
 from luod.fds import FdBundle, OwnedFd
 from luod.handover import BadReport, report_in
 from luod.memory import new_memory
-from luod.names import NETWORK_SESSIONS
+from luod.names import NETWORK_REPORT, NETWORK_SESSIONS
 from luod.network.model import BadSnapshot, Snapshot
-from luod.network.report import FILE, Report
+from luod.network.report import Report
 
 MOST: Final = 256 << 20
 """How much is read as a snapshot, in bytes."""
@@ -165,11 +165,11 @@ def alone(directory: Path) -> Iterator[None]:
 
 def write_report(directory: Path, report: Report) -> None:
     """It appears whole, or not at all. Raises OSError."""
-    new = directory / f"{FILE}.new"
+    new = directory / f"{NETWORK_REPORT}.new"
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     with open(fd, "w", encoding="utf-8") as file:
         file.write(report.model_dump_json(indent=2) + "\n")
-    new.replace(directory / FILE)
+    new.replace(directory / NETWORK_REPORT)
 
 
 def read_report(directory: Path) -> Report | None:
@@ -183,4 +183,4 @@ def read_report(directory: Path) -> Report | None:
     try:
         return Report.model_validate(said)
     except ValueError:
-        raise BadSnapshot(f"{directory}: {FILE} is no report") from None
+        raise BadSnapshot(f"{directory}: {NETWORK_REPORT} is no report") from None

@@ -44,11 +44,11 @@ def a_loaded(line=LINE, **what):
     return Loaded(a_kernel(**{"release": "7.4.0", "build_id": "bb"} | what), line, 1000, 1)
 
 
-def a_session(number=0, state=State.OUTGOING, mode=Mode.CUSTODIAL, name=None, unit=None):
+def a_session(number=0, state=State.OUTGOING, mode=Mode.CUSTODIAL, name=None, unit=None, uid=1000):
     return Session(
         id=number,
         kernel_name=f"luod-0-{number}",
-        uid=1000,
+        uid=uid,
         gid=1000,
         name=name or f"s{number}",
         mode=mode,
@@ -218,7 +218,7 @@ PASSES = [
     ("incoming", replace(GOOD, sessions=[a_session(1, State.INCOMING), a_session(2, State.LOST)])),
     ("owners", replace(DIRECT, asked=frozenset(), sessions=[a_session(unit="x.service")])),
     ("owners", replace(DIRECT, asked=frozenset(), sessions=[a_session(state=State.INCOMING)])),
-    ("owners", replace(DIRECT, asked=frozenset(), sessions=[a_session(name="luod-network-a")])),
+    ("owners", replace(DIRECT, asked=frozenset(), sessions=[a_session(name="luod-network-a", uid=os.getuid())])),
     ("network", HANDOVER),
     ("network", replace(HANDOVER, has_systemd=False, network_units=None)),
 ]
