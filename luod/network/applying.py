@@ -100,6 +100,7 @@ class _Work:
         """The ports that stay where they are, though they were another's."""
         self._masters = {link.name: link.master for link in wanted.links}
         self._refused: dict[Hashable, Refused] = {}
+        self._made: set[Hashable] = set()
         self._done = 0
 
     def _planned(self) -> Plan:
@@ -122,7 +123,9 @@ class _Work:
         return self.plan.steps != before
 
     def _round(self) -> None:
-        """All steps; but behind links that are made, it takes another look."""
+        """All steps; but behind links that are made, it takes another look. Not where somebody undoes that, each time:
+        all the rest would never come to its turn.
+        """
         numbers = {name: self._seen.numbers[there] for name, there in self.plan.names.items()}
         changer = Changer(self._ip, self._wanted, numbers)
         self._refused.clear()
@@ -143,7 +146,9 @@ class _Work:
                     missing.add(step.thing.name)
             else:
                 self._done += 1
-                made += step.phase <= Phase.MAKE
+                if step.phase <= Phase.MAKE and (step.phase, key(step.thing)) not in self._made:
+                    self._made.add((step.phase, key(step.thing)))
+                    made += 1
 
     def _needs(self, step: Step) -> list[str]:
         """The links without which it can't be done."""

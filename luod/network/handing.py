@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from zlib import crc32
 
 from luod.client import Client, Direction, LuodError, Session, SessionNotFound
 from luod.errors import WireError
@@ -27,6 +28,8 @@ MOST: Final = 256 << 20
 _TOKEN: Final = 0
 _WORD: Final = "network"
 _LOCK: Final = "network.lock"
+_CHECKSUM: Final = "crc32"
+"""The label of a session that says what is in its memory: one letter that is another makes another network."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,9 @@ def put(luod: Client, snapshot: Snapshot) -> tuple[str, list[Held]]:
         end(luod, there[-1].session)
         free = [there[-1].name]
     name = free[0]
-    with _memory_of(snapshot.encode()) as memory:
-        luod.create(name)
+    data = snapshot.encode()
+    with _memory_of(data) as memory:
+        luod.create(name, {_CHECKSUM: _checksum(data)})
         try:
             luod.preserve(name, memory, _TOKEN, _WORD)
         except BaseException:
@@ -114,9 +118,18 @@ def _read(luod: Client, session: Session) -> Held:
         return Held(session, reason=str(error))
     with FdBundle(files.values()):
         try:
-            return Held(session, Snapshot.decode(_content(files.get(_TOKEN))))
+            data = _content(files.get(_TOKEN))
+            if session.labels.get(_CHECKSUM, checksum := _checksum(data)) != checksum:
+                raise BadSnapshot("it isn't what was written into it")
+            return Held(session, Snapshot.decode(data))
         except BadSnapshot as error:
             return Held(session, reason=str(error))
+        except OSError as error:
+            return Held(session, reason=f"its memory can't be read: {error.strerror}")
+
+
+def _checksum(data: bytes) -> str:
+    return f"{crc32(data):08x}"
 
 
 def _content(memory: OwnedFd | None) -> bytes:

@@ -192,6 +192,16 @@ async def test_what_cannot_be_read_is_told_and_not_lost_in_silence(host, content
     assert await there(host) == [(B, new)]
 
 
+async def test_one_whose_memory_is_damaged_is_told_and_never_read(host):
+    old, new = a_snapshot(), a_snapshot()
+    await ask(host, put, new)
+    await preserve(host, B, old.encode())
+    async with host.client() as luod:
+        with (await luod.retrieve(A))[0] as fd:
+            assert os.pwrite(fd.fileno(), b"1", new.encode().index(b"br0") + 2) == 1
+    assert await there(host) == [(B, old), (A, "it isn't what was written into it")]
+
+
 async def test_the_older_one_counts_where_the_newer_one_cannot_be_read(host):
     old = a_snapshot()
     await preserve(host, B, old.encode())

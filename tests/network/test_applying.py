@@ -257,6 +257,21 @@ def test_what_another_does_meanwhile_is_no_failure(another, monkeypatch):
     assert applied(another, wanted).failed == ()
 
 
+def test_a_link_that_somebody_removes_again_and_again_does_not_stop_the_rest(another, monkeypatch):
+    def look(ip):
+        subprocess.run(["ip", "link", "del", "br0"], stderr=subprocess.DEVNULL, check=False)
+        return reading.look(ip)
+
+    monkeypatch.setattr(applying, "look", look)
+    bridges = tuple(Link(name=f"br{number}", kind="bridge", mtu=1500, up=True) for number in range(2))
+    address = Address(link="br1", family="inet", address="10.0.0.1", prefixlen=24)
+    route = Route(family="inet", destination="10.1.0.0/16", nexthops=(Nexthop(link="br1", gateway="10.0.0.9"),))
+    wanted = Snapshot(taken=1, boot_id="b", kernel="7.3", links=bridges, addresses=(address,), routes=(route,))
+    report = applied(another, wanted)
+    assert [failed.what for failed in report.failed] == ["link br0 type bridge"]
+    assert report.done == 3
+
+
 def test_what_is_over_is_told_of(wanted, another):
     over = Address(link="v0", family="inet", address="10.7.0.1", prefixlen=24, valid_until=1.0)
     (trouble,) = applied(another, wanted.model_copy(update={"addresses": (*wanted.addresses, over)})).failed
