@@ -5,12 +5,12 @@ luod itself has no part in netlink, and imports nothing of luod.network.
 
 import json
 import os
-import sys
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from luod import child
 from luod.errors import LuodError
 from luod.fds import OwnedFd
 from luod.manifest import Session
@@ -30,8 +30,6 @@ _NUMBER_MAX: Final = 1 << 53
 
 REPORT_MAX: Final = 16 << 20
 """How large a report can be, in bytes."""
-
-_KILLED: Final = 10.0
 
 
 class NotWrittenDown(LuodError):
@@ -59,33 +57,16 @@ def write_down_by_unit() -> None:
 
 
 def write_down_by_child(patterns: Sequence[str], socket: Path, runtime_directory: Path) -> None:
-    """The same without systemd, where luod has no sandbox."""
-    import subprocess
-
-    command = [sys.executable, "-m", "luod.ctl", "--socket", str(socket), "network", "snapshot"]
-    command += ["--runtime-directory", str(runtime_directory), "--", *patterns]
-    child = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,  # Ctrl-C is luod's
-        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
-    )
-    try:
-        _, said = child.communicate(timeout=PATIENCE)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        try:
-            child.communicate(timeout=_KILLED)
-        except subprocess.TimeoutExpired:
-            raise NotWrittenDown("luoctl network snapshot doesn't end") from None
-        raise NotWrittenDown(f"luoctl network snapshot: no end for {PATIENCE:g} s") from None
-    if child.returncode:
-        last = said.strip().rpartition("\n")[2].removeprefix("luoctl: ")
-        raise NotWrittenDown(last or f"luoctl network snapshot ended with status {child.returncode}")
+    """The same without systemd."""
+    to = ["--socket", str(socket), "network", "snapshot", "--runtime-directory", str(runtime_directory)]
+    ended = child.run("luod.ctl", *to, "--", *patterns, patience=PATIENCE)
+    if ended.status is None:
+        raise NotWrittenDown("luoctl network snapshot doesn't end")
+    if ended.late:
+        raise NotWrittenDown(f"luoctl network snapshot: no end for {PATIENCE:g} s")
+    if ended.status:
+        last = ended.err.rpartition("\n")[2].removeprefix("luoctl: ")
+        raise NotWrittenDown(last or f"luoctl network snapshot ended with status {ended.status}")
 
 
 def last_report(runtime_directory: Path) -> dict[str, Any] | None:

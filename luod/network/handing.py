@@ -149,9 +149,8 @@ def _memory_of(data: bytes) -> OwnedFd:
     """Memory that has exactly this in it, without holes; the caller's to close. Raises OSError."""
     memory = new_memory("luod-network")
     try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(memory.fileno(), rest) :]
+        with open(memory.fileno(), "wb", closefd=False) as file:
+            file.write(data)
     except BaseException:
         memory.close()
         raise
