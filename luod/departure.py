@@ -18,7 +18,7 @@ from luod.bell import Bell
 from luod.carry_over import carry_over_all
 from luod.facts import Facts
 from luod.going import CameBack, depart
-from luod.handover import NotWrittenDown, is_the_networks
+from luod.handover import NotWrittenDown
 from luod.interface.update import Outcome
 from luod.kernel.api import KernelError
 from luod.lifecycle import Phase, State, Step, Unready, Via
@@ -258,7 +258,7 @@ class Departures:
 
     def _to_pause(self, ready: Sequence[Watcher]) -> Iterator[str]:
         for session in self._means.custodian.sessions():
-            is_at_work = session.state is not State.LOST and not is_the_networks(session)
+            is_at_work = session.state is not State.LOST and not session.is_of_network
             if session.unit and is_at_work and not any(covers(each, session) for each in ready):
                 yield session.unit
 

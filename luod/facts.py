@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 from luod.custody import Custodian
-from luod.handover import is_the_networks
 from luod.kernel.api import KernelError
 from luod.kernel.image import Image
 from luod.kernel.running import NotKnown
@@ -127,7 +126,7 @@ def gather(via: Via, sources: Sources) -> Facts:
     to_pause = {
         session.unit
         for session in sessions
-        if session.unit is not None and session.id not in asked and not is_the_networks(session)
+        if session.unit is not None and session.id not in asked and not session.is_of_network
     }
     real, handover = not machine.is_simulated, sources.handover()
     return Facts(

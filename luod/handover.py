@@ -13,8 +13,7 @@ from typing import Any, Final
 from luod import child
 from luod.errors import LuodError
 from luod.fds import OwnedFd
-from luod.manifest import Session
-from luod.names import NETWORK_REPORT, NETWORK_SESSIONS
+from luod.names import NETWORK_REPORT
 from luod.systemd import SNAPSHOT_SERVICE, CantAsk, systemctl
 
 PATIENCE: Final = 60.0
@@ -38,11 +37,6 @@ class NotWrittenDown(LuodError):
 
 class BadReport(LuodError):
     """The report can't be read. The text says why."""
-
-
-def is_the_networks(session: Session) -> bool:
-    """Whether the network is handed over in it, by luod's own user: nobody is at work on it."""
-    return session.name in NETWORK_SESSIONS and session.uid == os.getuid()
 
 
 def write_down_by_unit() -> None:

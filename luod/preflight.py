@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from luod.facts import EXITRD, Facts, Unit
-from luod.handover import is_the_networks
 from luod.interface.update import Check, Outcome
 from luod.kernel.api import Call
 from luod.kernel.cmdline import KHO, LIVE_UPDATE, is_on, turns_on_live_update
@@ -308,7 +307,7 @@ def _owners(facts: Facts) -> _Found:
     left = [
         each
         for each in facts.sessions
-        if each.state is not State.LOST and each.id not in facts.asked and not is_the_networks(each)
+        if each.state is not State.LOST and each.id not in facts.asked and not each.is_of_network
     ]
     free = [session for session in left if session.unit is None and session.state is State.OUTGOING]
     stuck = [session for session in left if session.unit in facts.unpausable]
