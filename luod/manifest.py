@@ -7,6 +7,7 @@ order up to the first that isn't whole: only the last one can be torn, and what 
     record: length, checksum, JSON
 """
 
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from luod.lifecycle import NEXT, Direction, Event, FileState, Mode, State
 from luod.memory import Inode, Memory
-from luod.names import camel
+from luod.names import NETWORK_SESSIONS, camel
 
 VERSION: Final = 1
 MAGIC: Final = b"LUODJRNL"
@@ -100,6 +101,11 @@ class Session(_Model):
     def called(self) -> str:
         """What it is to people: root's by its name alone."""
         return self.name if self.uid == 0 else f"{self.name} of uid {self.uid}"
+
+    @property
+    def is_of_network(self) -> bool:
+        """Whether luod has it written itself, by luoctl: nobody is asked for it. Others may have such names, too."""
+        return self.uid == os.geteuid() and self.name in NETWORK_SESSIONS
 
     @property
     def is_claimed(self) -> bool:

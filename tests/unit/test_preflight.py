@@ -49,7 +49,7 @@ def a_session(number=0, state=State.OUTGOING, mode=Mode.CUSTODIAL, name=None, un
         id=number,
         kernel_name=f"luod-0-{number}",
         uid=uid,
-        gid=1000,
+        gid=uid,
         name=name or f"s{number}",
         mode=mode,
         state=state,
@@ -167,6 +167,12 @@ DOUBTS = [
     ("owners", replace(DIRECT, asked=frozenset()), "can be paused, for s0 of uid 1000", "--via systemd"),
     (
         "owners",
+        replace(DIRECT, asked=frozenset(), sessions=[a_session(name="luod-network-a", uid=1001)]),
+        "for luod-network-a of uid 1001",
+        "--via systemd",
+    ),
+    (
+        "owners",
         replace(DIRECT, asked=frozenset(), sessions=[a_session(unit="x.scope")], unpausable={"x.scope": "it is away"}),
         "x.scope can't be paused: it is away",
         "take part",
@@ -218,7 +224,7 @@ PASSES = [
     ("incoming", replace(GOOD, sessions=[a_session(1, State.INCOMING), a_session(2, State.LOST)])),
     ("owners", replace(DIRECT, asked=frozenset(), sessions=[a_session(unit="x.service")])),
     ("owners", replace(DIRECT, asked=frozenset(), sessions=[a_session(state=State.INCOMING)])),
-    ("owners", replace(DIRECT, asked=frozenset(), sessions=[a_session(name="luod-network-a", uid=os.getuid())])),
+    ("owners", replace(DIRECT, asked=frozenset(), sessions=[a_session(name="luod-network-a", uid=os.geteuid())])),
     ("network", HANDOVER),
     ("network", replace(HANDOVER, has_systemd=False, network_units=None)),
 ]
