@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from luod.ctl.output import count, facts, moment, styled, table
+from luod.ctl.output import facts, moment, styled, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -103,7 +103,7 @@ def difference(plan: "Plan", troubles: "Sequence[Trouble]") -> "RenderableType":
 
     lines = [styled(_in_a_line(each), _STYLES[each[0].action]) for each in by_thing(plan.steps)]
     lines += [styled(f"! {each.what}: {each.reason}", "bold red") for each in troubles]
-    return Group(*lines) if lines else styled(f"nothing differs: {count(plan.equal, 'thing')} as it is to be", "")
+    return Group(*lines) if lines else styled(f"nothing differs: {plan.equal} as they were", "")
 
 
 def difference_wire(plan: "Plan", troubles: "Sequence[Trouble]") -> Mapping[str, Any]:
