@@ -80,10 +80,12 @@ def contents(held: "Held") -> "Iterator[RenderableType]":
 
 def _link(link: "Link") -> Sequence[Any]:
     """One a line."""
+    from luod.network.words import kind_of
+
     other = getattr(link.settings, "peer", None) or getattr(link.settings, "link", None)
     return (
         link.name,
-        link.kind,
+        kind_of(link),
         "up" if link.up else "down",
         link.mtu,
         link.address or link.permanent_address,
