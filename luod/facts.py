@@ -20,8 +20,7 @@ from luod.pause import at_work, why_never
 from luod.sealed import Loaded
 from luod.systemd import (
     KEXEC_SERVICE,
-    NETWORK_SERVICE,
-    SNAPSHOT_SERVICE,
+    NETWORK_SERVICES,
     CantAsk,
     FdStore,
     shown,
@@ -31,8 +30,6 @@ from luod.systemd import (
 
 EXITRD: Final = "run/initramfs/shutdown"
 """Where it is, systemd-shutdown goes into it, and carries nothing over; luod finds its sessions by name then."""
-
-NETWORK_SERVICES: Final = (NETWORK_SERVICE, SNAPSHOT_SERVICE)
 
 _NO_SERVICE: Final = NotKnown("luod is no service of systemd's")
 _NOT_LOOKED_FOR: Final = NotKnown("nobody has looked")

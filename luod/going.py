@@ -14,13 +14,11 @@ exitrd do. `systemctl kexec` itself would load a kernel of its own choice where 
 before.
 """
 
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Final, NoReturn, Protocol
 
+from luod import child
 from luod.errors import LuodError
 from luod.kernel.api import KernelError
 from luod.kernel.running import RunningKernel
@@ -35,7 +33,6 @@ DELAY: Final = 60.0
 """How long logind may wait for those who delay it, in seconds, before PID 1 begins (InhibitDelayMaxSec=)."""
 
 _PAUSE: Final = 0.1
-_KILLED: Final = 10.0
 
 
 class CameBack(LuodError):
@@ -115,33 +112,17 @@ def _by_unit() -> str:
 
 
 def _by_child(directory: Path) -> str:
-    """The same without systemd, where luod has no sandbox."""
+    """The same without systemd."""
     said = _run(directory)
     _run(directory, "--undo")  # it may have been killed
     return said
 
 
 def _run(directory: Path, *words: str) -> str:
-    command = [sys.executable, "-m", "luod", "kexec", *words, "--runtime-directory", str(directory)]
-    child = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,  # Ctrl-C is luod's
-        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
-    )
-    try:
-        _, said = child.communicate(timeout=PATIENCE)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        try:
-            _, said = child.communicate(timeout=_KILLED)
-        except subprocess.TimeoutExpired:  # a disk holds it up
-            return "luod kexec doesn't end"
-    return said.strip() or f"luod kexec ended with status {child.returncode}"
+    ended = child.run("luod", "kexec", *words, "--runtime-directory", str(directory), patience=PATIENCE)
+    if ended.status is None:
+        return "luod kexec doesn't end"
+    return ended.err or f"luod kexec ended with status {ended.status}"
 
 
 # By way of systemd

@@ -5,18 +5,16 @@ luod itself has no part in netlink, and imports nothing of luod.network.
 
 import json
 import os
-import sys
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from luod import child
 from luod.errors import LuodError
 from luod.fds import OwnedFd
+from luod.names import NETWORK_REPORT
 from luod.systemd import SNAPSHOT_SERVICE, CantAsk, systemctl
-
-REPORT: Final = "network.json"
-"""What luoctl has written of how it was set up again, in luod's runtime directory (see `network.report`)."""
 
 PATIENCE: Final = 60.0
 """How long it may take to write the network down, in seconds."""
@@ -31,8 +29,6 @@ _NUMBER_MAX: Final = 1 << 53
 
 REPORT_MAX: Final = 16 << 20
 """How large a report can be, in bytes."""
-
-_KILLED: Final = 10.0
 
 
 class NotWrittenDown(LuodError):
@@ -55,33 +51,16 @@ def write_down_by_unit() -> None:
 
 
 def write_down_by_child(patterns: Sequence[str], socket: Path, runtime_directory: Path) -> None:
-    """The same without systemd, where luod has no sandbox."""
-    import subprocess
-
-    command = [sys.executable, "-m", "luod.ctl", "--socket", str(socket), "network", "snapshot"]
-    command += ["--runtime-directory", str(runtime_directory), "--", *patterns]
-    child = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,  # Ctrl-C is luod's
-        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
-    )
-    try:
-        _, said = child.communicate(timeout=PATIENCE)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        try:
-            child.communicate(timeout=_KILLED)
-        except subprocess.TimeoutExpired:
-            raise NotWrittenDown("luoctl network snapshot doesn't end") from None
-        raise NotWrittenDown(f"luoctl network snapshot: no end for {PATIENCE:g} s") from None
-    if child.returncode:
-        last = said.strip().rpartition("\n")[2].removeprefix("luoctl: ")
-        raise NotWrittenDown(last or f"luoctl network snapshot ended with status {child.returncode}")
+    """The same without systemd."""
+    to = ["--socket", str(socket), "network", "snapshot", "--runtime-directory", str(runtime_directory)]
+    ended = child.run("luod.ctl", *to, "--", *patterns, patience=PATIENCE)
+    if ended.status is None:
+        raise NotWrittenDown("luoctl network snapshot doesn't end")
+    if ended.late:
+        raise NotWrittenDown(f"luoctl network snapshot: no end for {PATIENCE:g} s")
+    if ended.status:
+        last = ended.err.rpartition("\n")[2].removeprefix("luoctl: ")
+        raise NotWrittenDown(last or f"luoctl network snapshot ended with status {ended.status}")
 
 
 def last_report(runtime_directory: Path) -> dict[str, Any] | None:
@@ -103,9 +82,9 @@ def last_report(runtime_directory: Path) -> dict[str, Any] | None:
             "reasons": [_short(f"{each['what']}: {each['reason']}") for each in islice(failed, TOLD_MAX)],
         }
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
-        raise BadReport(f"{REPORT} is no report") from None
+        raise BadReport(f"{NETWORK_REPORT} is no report") from None
     if any(abs(value) > _NUMBER_MAX for value in told.values() if isinstance(value, int)):
-        raise BadReport(f"{REPORT} is no report")
+        raise BadReport(f"{NETWORK_REPORT} is no report")
     return {name: value for name, value in told.items() if value not in (None, [])}
 
 
@@ -117,19 +96,21 @@ def _short(reason: str) -> str:
 def report_in(runtime_directory: Path) -> Any:
     """What is in the report, whatever that is; None where there is none. Never blocks. Raises BadReport."""
     try:
-        fd = OwnedFd(os.open(runtime_directory / REPORT, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK))
+        fd = OwnedFd(
+            os.open(runtime_directory / NETWORK_REPORT, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        )
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise BadReport(f"{REPORT}: {error.strerror}") from None
+        raise BadReport(f"{NETWORK_REPORT}: {error.strerror}") from None
     try:
         with fd, open(fd.fileno(), "rb", closefd=False) as file:
             data = file.read(REPORT_MAX + 1)
     except OSError as error:
-        raise BadReport(f"{REPORT}: {error.strerror}") from None
+        raise BadReport(f"{NETWORK_REPORT}: {error.strerror}") from None
     if data is None or len(data) > REPORT_MAX:
-        raise BadReport(f"{REPORT} is no report")
+        raise BadReport(f"{NETWORK_REPORT} is no report")
     try:
         return json.loads(data)
     except (ValueError, RecursionError):
-        raise BadReport(f"{REPORT} is no JSON") from None
+        raise BadReport(f"{NETWORK_REPORT} is no JSON") from None

@@ -19,6 +19,9 @@ LINK_PATTERN_MAX: Final = 127
 NETWORK_SESSIONS: Final = ("luod-network-a", "luod-network-b")
 """Those in which the network is handed over."""
 
+NETWORK_REPORT: Final = "network.json"
+"""In luod's runtime directory: what came of setting it up again (see `network.report`)."""
+
 TOKEN_MAX: Final = 2**63 - 1
 """Tokens are 0 .. 2^63-1: what a Varlink `int` can carry of the kernel's u64."""
 

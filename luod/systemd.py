@@ -37,6 +37,7 @@ KEXEC_SERVICE: Final = "luod-kexec.service"
 NETWORK_SERVICE: Final = "luod-network.service"
 SNAPSHOT_SERVICE: Final = "luod-network-snapshot.service"
 """What sets the network up again, and what writes it down: at the end of a boot, and whenever it is reloaded."""
+NETWORK_SERVICES: Final = (NETWORK_SERVICE, SNAPSHOT_SERVICE)
 
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _SYSTEMD_RUNS: Final = Path("/run/systemd/system")

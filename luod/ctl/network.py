@@ -11,7 +11,7 @@ import click
 from luod.ctl.command import Failed, Group, Options
 from luod.ctl.link import luod_at
 from luod.ctl.output import count, facts, print_json, print_line, show, size, styled, visible
-from luod.ctl.parameters import LinkPattern
+from luod.ctl.parameters import LinkPattern, Number
 from luod.ctl.topology import amount, contents, difference, difference_wire, last_result, result, wire
 
 if TYPE_CHECKING:
@@ -54,13 +54,15 @@ def network_command() -> None:
 @directory_option
 @click.option("--unless-taken", is_flag=True, help="Not while a live update is on its way that has had it taken.")
 @click.pass_obj
-def snapshot_command(
+def snapshot_network(
     options: Options, *, patterns: Sequence[str], file: Path | None, directory: Path | None, unless_taken: bool
 ) -> None:
-    """Write down the links that are called so, and what they depend on, for the next kernel; without PATTERN, what is
-    configured. luod holds it, in place of what it held before.
+    """Write the network down for the next kernel.
 
-    A pattern is as in a shell: 'vlan*', quoted. With --json: {"session", "snapshot", "discarded"}.
+    Of it, the links that are called so, and what they depend on; without PATTERN, what is configured. luod holds it, in
+    place of what it held before. A pattern is as in a shell: 'vlan*', quoted.
+
+    With --json: {"session", "snapshot", "discarded"}.
     """
     config = _config(file)
     wanted = tuple(patterns) or config.network.handover
@@ -93,7 +95,9 @@ def snapshot_command(
 @directory_option
 @click.pass_obj
 def show_network(options: Options, *, file: Path | None, directory: Path | None) -> None:
-    """Show what luod holds of the network, and what came of it when it was last set up again.
+    """Show what luod holds of the network.
+
+    And what came of it when it was last set up again in this kernel.
 
     With --json: {"held", "report"}, each of those held with "session", "snapshot" and "reason".
     """
@@ -117,7 +121,7 @@ def show_network(options: Options, *, file: Path | None, directory: Path | None)
 @click.option("--dry-run", "-n", is_flag=True, help="Only show the difference.")
 @click.option(
     "--wait",
-    type=click.FloatRange(0, _WAIT_MAX),
+    type=Number(0, _WAIT_MAX),
     metavar="SECONDS",
     help="How long a physical link that isn't there yet is waited for. [default: as configured]",
 )
@@ -130,18 +134,20 @@ def show_network(options: Options, *, file: Path | None, directory: Path | None)
 @config_option
 @directory_option
 @click.pass_obj
-def apply_command(
+def apply_network(
     options: Options,
     *,
     dry_run: bool,
-    wait: float | None,
+    wait: int | None,
     differing: str | None,
     same_boot: bool,
     file: Path | None,
     directory: Path | None,
 ) -> None:
-    """Set up again what came over with the live update. What is as it was is left alone, and so is all that didn't come
-    over. When everything is there, luod lets go of it; otherwise it can be applied again.
+    """Set up again what came over.
+
+    What is as it was is left alone, and so is all that didn't come over. When everything is there, luod lets go of it;
+    otherwise it can be applied again.
 
     With --dry-run it prints a line for each difference: + is made, ~ is set, - is removed, ! can't be had.
 

@@ -105,7 +105,7 @@ def _last(update: "Mapping[str, Any]") -> str | None:
 
 
 def _network(said: "Mapping[str, Any]") -> "RenderableType | None":
-    """What came of the network that came over: `set up 3 s ago, 12 made or set, 30 as they were`."""
+    """What came of the network that came over: `set up 3 s ago, 1 failed`, and why."""
     if not said:
         return None
     when, failed, left = said.get("appliedUSec"), said.get("failed") or 0, said.get("left") or 0
@@ -113,7 +113,7 @@ def _network(said: "Mapping[str, Any]") -> "RenderableType | None":
     if failed:
         parts.append(f"{failed} failed")
     if left:
-        parts.append(f"{left} left as they are")
+        parts.append(f"{left} left as it is")
     if not failed:
         parts.append("all is well" if not left else "the rest is well")
         return styled(", ".join(parts), "green")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from luod.ctl.output import count, facts, moment, styled, table
+from luod.ctl.output import facts, moment, styled, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -80,10 +80,12 @@ def contents(held: "Held") -> "Iterator[RenderableType]":
 
 def _link(link: "Link") -> Sequence[Any]:
     """One a line."""
+    from luod.network.words import kind_of
+
     other = getattr(link.settings, "peer", None) or getattr(link.settings, "link", None)
     return (
         link.name,
-        link.kind,
+        kind_of(link),
         "up" if link.up else "down",
         link.mtu,
         link.address or link.permanent_address,
@@ -99,45 +101,37 @@ def difference(plan: "Plan", troubles: "Sequence[Trouble]") -> "RenderableType":
     """A line for each thing that differs, as in a diff. `troubles`: what can't be had."""
     from rich.console import Group
 
-    lines = [styled(_in_a_line(each), _STYLES[each[0].action]) for each in _by_thing(plan.steps)]
+    from luod.network.steps import by_thing
+
+    lines = [styled(_in_a_line(each), _STYLES[each[0].action]) for each in by_thing(plan.steps)]
     lines += [styled(f"! {each.what}: {each.reason}", "bold red") for each in troubles]
-    return Group(*lines) if lines else styled(f"nothing differs: {count(plan.equal, 'thing')} as it is to be", "")
+    return Group(*lines) if lines else styled(f"nothing differs: {plan.equal} as they were", "")
 
 
 def difference_wire(plan: "Plan", troubles: "Sequence[Trouble]") -> Mapping[str, Any]:
-    steps = [_step_wire(each) for each in _by_thing(plan.steps)]
+    from luod.network.steps import by_thing
+
+    steps = [_step_wire(each) for each in by_thing(plan.steps)]
     return {"steps": steps, "impossible": [wire(each) for each in troubles], "equal": plan.equal}
-
-
-def _by_thing(steps: "Sequence[Step]") -> "list[list[Step]]":
-    """The steps that do the same to the same thing, together where the first of them is."""
-    from luod.network.relations import key
-
-    found: dict[Any, list[Step]] = {}
-    for step in steps:
-        found.setdefault((step.action, key(step.thing)), []).append(step)
-    return list(found.values())
 
 
 def _in_a_line(steps: "Sequence[Step]") -> str:
     """`~ link br0 type bridge: mtu 1500, not 9000`."""
+    from luod.network.steps import changes_of
     from luod.network.words import said, said_of
 
     first = steps[0]
-    changes = [said_of(change) for step in steps for change in step.changes] if first.action == "set" else []
-    return f"{_MARKS[first.action]} {said(first.thing)}{': ' if changes else ''}{'; '.join(changes)}"
+    changes = "; ".join(map(said_of, changes_of(steps))) if first.action == "set" else ""
+    return f"{_MARKS[first.action]} {said(first.thing)}{': ' if changes else ''}{changes}"
 
 
 def _step_wire(steps: "Sequence[Step]") -> Mapping[str, Any]:
     from pydantic_core import to_jsonable_python
 
+    from luod.network.steps import changes_of
     from luod.network.words import said
 
-    changes = [
-        {"field": change.field, "before": change.before, "after": change.after}
-        for step in steps
-        for change in step.changes
-    ]
+    changes = [{"field": each.field, "before": each.before, "after": each.after} for each in changes_of(steps)]
     return {"action": steps[0].action, "what": said(steps[0].thing), "changes": to_jsonable_python(changes)}
 
 

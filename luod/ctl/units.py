@@ -14,14 +14,13 @@ import click
 import luod
 from luod.ctl.command import Command, Failed, Options
 from luod.ctl.output import print_json, print_line
-from luod.systemd import CARRIES, KEXEC_SERVICE, NETWORK_SERVICE, SNAPSHOT_SERVICE, SURVIVES
+from luod.systemd import CARRIES, KEXEC_SERVICE, NETWORK_SERVICES, SURVIVES
 
 DIRECTORY: Final = Path("/usr/local/lib/systemd/system")
 """Where systemd.unit(5) has units that an administrator installed: `systemctl edit` in /etc comes before them."""
 
 UNITS: Final = ("luod.socket", "luod.service")
-NETWORK: Final = (NETWORK_SERVICE, SNAPSHOT_SERVICE)
-ALWAYS: Final = (*UNITS, KEXEC_SERVICE, *NETWORK)
+ALWAYS: Final = (*UNITS, KEXEC_SERVICE, *NETWORK_SERVICES)
 """What is to be enabled; what is, where the network is to go over; and what luod starts by itself as well."""
 
 SURVIVE: Final = "luod.service.d/50-survive.conf"
@@ -31,7 +30,7 @@ KEPT: Final = (
     "systemd {} doesn't carry the fd store over, so luod lives until the reboot; run this again after an upgrade"
 )
 ENABLE: Final = f"systemctl enable --now {' '.join(UNITS)}"
-DISABLE: Final = f"systemctl disable --now {' '.join((*UNITS, *NETWORK))}"
+DISABLE: Final = f"systemctl disable --now {' '.join((*UNITS, *NETWORK_SERVICES))}"
 
 HIDDEN: Final = ("/home", "/root", "/run/user")
 """What ProtectHome= hides from the service."""

@@ -10,7 +10,7 @@ RTMGRP_LINK: Final = 1
 RTEXT_FILTER_BRVLAN_COMPRESSED: Final = 0x4
 RTEXT_FILTER_SKIP_STATS: Final = 0x8
 
-# Links (if_arp.h, if.h, if_link.h, if_bonding.h, if_vlan.h)
+# Links (if_arp.h, if.h, if_link.h, if_bonding.h, if_tun.h, if_vlan.h)
 
 ARPHRD_LOOPBACK: Final = 772
 
@@ -19,6 +19,7 @@ IFF_NOARP: Final = 0x80
 IFF_PROMISC: Final = 0x100
 IFF_ALLMULTI: Final = 0x200
 IFF_MULTICAST: Final = 0x1000
+IFF_TAP: Final = 2
 
 BOND_FOM_ACTIVE: Final = 1
 IFLA_VXLAN_VNIFILTER: Final = 30

@@ -7,7 +7,7 @@ import errno
 import select
 import socket
 import time
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Final, Self
 
 from pyroute2 import IPRoute
@@ -20,7 +20,7 @@ from luod.network.plan.links import identity
 from luod.network.reading import everything, look
 from luod.network.relations import key, link_of, needs
 from luod.network.report import Report, Trouble
-from luod.network.steps import Action, Phase, Plan, Step
+from luod.network.steps import Action, Phase, Plan, Step, by_thing, changes_of
 from luod.network.words import said, said_of
 
 ROUNDS: Final = 12
@@ -182,13 +182,9 @@ class _Work:
         for of_one in self._remaining(left=True):
             yield Trouble(what=said(of_one[0].thing), reason=_unmoved(of_one))
 
-    def _remaining(self, *, left: bool) -> Iterable[list[Step]]:
+    def _remaining(self, *, left: bool) -> list[list[Step]]:
         """The steps that weren't done, by what they are of."""
-        by_thing: dict[Hashable, list[Step]] = {}
-        for step in self.plan.steps:
-            if self._is_left(step) is left:
-                by_thing.setdefault(key(step.thing), []).append(step)
-        return by_thing.values()
+        return by_thing(step for step in self.plan.steps if self._is_left(step) is left)
 
 
 def _differing(first: Plan, there: Snapshot) -> frozenset[Hashable]:
@@ -199,10 +195,8 @@ def _differing(first: Plan, there: Snapshot) -> frozenset[Hashable]:
     return frozenset(key(step.thing) for step in differing if link_of(step.thing) not in ours)
 
 
-def _unmoved(steps: list[Step]) -> str:
+def _unmoved(steps: Sequence[Step]) -> str:
     """How that differs which they are of."""
-    apart = any(step.phase is Phase.JOIN for step in steps)
-    changes = [change for step in steps if not (apart and step.phase is Phase.PORT) for change in step.changes]
-    if changes:
+    if changes := changes_of(steps):
         return "; ".join(map(said_of, changes))
     return "it is there" if steps[0].action is Action.REMOVE else "it isn't there"

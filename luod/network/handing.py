@@ -18,9 +18,9 @@ from luod.errors import WireError
 from luod.fds import FdBundle, OwnedFd
 from luod.handover import BadReport, report_in
 from luod.memory import new_memory
-from luod.names import NETWORK_SESSIONS
+from luod.names import NETWORK_REPORT, NETWORK_SESSIONS
 from luod.network.model import BadSnapshot, Snapshot
-from luod.network.report import FILE, Report
+from luod.network.report import Report
 
 MOST: Final = 256 << 20
 """How much is read as a snapshot, in bytes."""
@@ -149,9 +149,8 @@ def _memory_of(data: bytes) -> OwnedFd:
     """Memory that has exactly this in it, without holes; the caller's to close. Raises OSError."""
     memory = new_memory("luod-network")
     try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(memory.fileno(), rest) :]
+        with open(memory.fileno(), "wb", closefd=False) as file:
+            file.write(data)
     except BaseException:
         memory.close()
         raise
@@ -178,12 +177,12 @@ def alone(directory: Path) -> Iterator[None]:
 
 def write_report(directory: Path, report: Report) -> None:
     """It appears whole, or not at all. Raises OSError."""
-    new = directory / f"{FILE}.new"
+    new = directory / f"{NETWORK_REPORT}.new"
     try:
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         with open(fd, "w", encoding="utf-8") as file:
             file.write(report.model_dump_json(indent=2) + "\n")
-        new.replace(directory / FILE)
+        new.replace(directory / NETWORK_REPORT)
     except OSError:
         with suppress(OSError):
             new.unlink()
@@ -201,4 +200,4 @@ def read_report(directory: Path) -> Report | None:
     try:
         return Report.model_validate(said)
     except ValueError:
-        raise BadSnapshot(f"{directory}: {FILE} is no report") from None
+        raise BadSnapshot(f"{directory}: {NETWORK_REPORT} is no report") from None

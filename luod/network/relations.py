@@ -1,10 +1,13 @@
 """What the things of a network are to one another: which is which, and which needs which. No I/O."""
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
-from typing import TypeAlias
+from collections.abc import Hashable, Iterable
+from typing import Final, TypeAlias
 
 from luod.network.abi import NTF_MASTER
 from luod.network.model import Address, FdbEntry, Link, Neighbour, Route, Rule, Veth, Vid, Vxlan
+
+PREFERRED: Final = ("settings.primary", "port.backup_port")
+"""The settings that name a link without which a link can be."""
 
 Thing: TypeAlias = Link | Vid | Address | Route | Rule | Neighbour | FdbEntry
 
@@ -55,6 +58,17 @@ def needs(thing: Thing) -> list[str]:
     return [name for name in names if name is not None]
 
 
+def preferred(link: Link) -> dict[str, str]:
+    """The links that those name, by the setting."""
+    found = {}
+    for setting in PREFERRED:
+        place, field = setting.split(".")
+        name = getattr(getattr(link, place), field, None)
+        if name is not None:
+            found[setting] = name
+    return found
+
+
 def link_of(thing: Thing) -> str | None:
     """The link that it is, or is of; None where it is of several, or of none."""
     match thing:
@@ -80,29 +94,3 @@ def lower_first(links: Iterable[Link]) -> list[Link]:
 
 def _lower(link: Link) -> list[str]:
     return [] if isinstance(link.settings, Veth) else needs(link)
-
-
-def spread(vids: Iterable[Vid]) -> dict[str, dict[int, tuple[bool, bool]]]:
-    """By link, whether each number is the pvid, and untagged."""
-    by_link: dict[str, dict[int, tuple[bool, bool]]] = {}
-    for each in vids:
-        numbers = range(each.vid, (each.last or each.vid) + 1)
-        by_link.setdefault(each.link, {}).update(dict.fromkeys(numbers, (each.pvid, each.untagged)))
-    return by_link
-
-
-def ranges(link: str, flags: Mapping[int, tuple[bool, bool]]) -> Iterator[Vid]:
-    """The VLANs of these numbers, in as few as can be; each with whether it is the pvid, and untagged."""
-    run: list[int] = []
-    for vid in sorted(flags):
-        if run and not (vid == run[-1] + 1 and flags[vid] == flags[run[-1]]):
-            yield _range(link, run, flags[run[0]])
-            run = []
-        run.append(vid)
-    if run:
-        yield _range(link, run, flags[run[0]])
-
-
-def _range(link: str, run: list[int], flags: tuple[bool, bool]) -> Vid:
-    last = run[-1] if len(run) > 1 else None
-    return Vid(link=link, vid=run[0], last=last, pvid=flags[0], untagged=flags[1])

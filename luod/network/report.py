@@ -1,11 +1,6 @@
 """What came of setting a network up again: for luoctl, and in a file of luod's runtime directory for Status."""
 
-from typing import Final
-
 from luod.network.model import Record, Time
-
-FILE: Final = "network.json"
-"""In luod's runtime directory: the report of the last one."""
 
 
 class Trouble(Record):

@@ -5,21 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Final, TypeAlias, TypeVar
 
-from luod.network.model import (
-    Address,
-    Bond,
-    BridgePort,
-    FdbEntry,
-    LeftOut,
-    Link,
-    Neighbour,
-    Route,
-    Rule,
-    Snapshot,
-    Veth,
-    Vid,
-    Vxlan,
-)
+from luod.network.model import Address, FdbEntry, LeftOut, Link, Neighbour, Route, Rule, Snapshot, Vid
+from luod.network.relations import Thing, link_of, needs, preferred
+from luod.network.words import said
 
 TO_GUESTS: Final = frozenset({"tun", "veth"})
 """Kinds that lead to guests and to containers: as ports of a bridge they don't come along with it."""
@@ -39,7 +27,7 @@ def select(everything: Snapshot, patterns: Sequence[str]) -> Snapshot:
     left_out = [
         *_unmatched(everything, patterns),
         *(each for each in everything.left_out if each.link is None or each.link in wanted),
-        *(_needs(f"link {name}", needed, name) for name, needed in needing.items()),
+        *(_needs(links[name], needed) for name, needed in needing.items()),
     ]
     return everything.model_copy(
         update={
@@ -96,31 +84,14 @@ def _with_what_comes_along(links: Links, names: Iterable[str]) -> set[str]:
         if name not in links:
             continue
         of_bridge = links[name].kind == "bridge"
-        waiting += [*_needed(links[name]), *_preferred(links[name]).values()]
+        waiting += [*_needed(links[name]), *preferred(links[name]).values()]
         waiting += [port.name for port in ports[name] if not (of_bridge and port.kind in TO_GUESTS)]
     return found
 
 
-def _needed(link: Link) -> Iterator[str]:
-    """The links that this one can't be without."""
-    if link.lower is not None:
-        yield link.lower
-    if link.master is not None:
-        yield link.master
-    if isinstance(link.settings, Veth):
-        yield link.settings.peer
-    if isinstance(link.settings, Vxlan) and link.settings.link is not None:
-        yield link.settings.link
-
-
-def _preferred(link: Link) -> dict[str, str]:
-    """The links that one of its settings names, by the setting; it can be without."""
-    found = {}
-    if isinstance(link.settings, Bond) and link.settings.primary is not None:
-        found["settings.primary"] = link.settings.primary
-    if isinstance(link.port, BridgePort) and link.port.backup_port is not None:
-        found["port.backup_port"] = link.port.backup_port
-    return found
+def _needed(link: Link) -> list[str]:
+    """The links that this one can't be handed over without."""
+    return [*needs(link), *([link.master] if link.master is not None else [])]
 
 
 def _needing(links: Links, wanted: Iterable[str]) -> dict[str, str]:
@@ -141,19 +112,19 @@ def _needing(links: Links, wanted: Iterable[str]) -> dict[str, str]:
     return {name: found[name] for name in links if name in found}
 
 
-def _needs(what: str, needed: str, link: str | None) -> LeftOut:
-    return LeftOut(what=what, reason=f"needs {needed}", link=link)
+def _needs(thing: Thing, needed: str) -> LeftOut:
+    return LeftOut(what=said(thing), reason=f"needs {needed}", link=link_of(thing))
 
 
 def _links(links: Iterable[Link], carried: frozenset[str], left_out: list[LeftOut]) -> Iterator[Link]:
     for link in links:
         if link.name not in carried:
             continue
-        for setting, name in _preferred(link).items():
+        for setting, name in preferred(link).items():
             if name in carried:
                 continue
             place, field = setting.split(".")
-            left_out.append(_needs(f"{field} of {link.name}", name, link.name))
+            left_out.append(LeftOut(what=f"{field} of {link.name}", reason=f"needs {name}", link=link.name))
             without = getattr(link, place).model_copy(update={field: None})
             link = link.model_copy(update={place: without})
         yield link
@@ -165,11 +136,11 @@ def _of(things: Iterable[_T], carried: frozenset[str]) -> tuple[_T, ...]:
 
 def _routes(routes: Iterable[Route], carried: frozenset[str], left_out: list[LeftOut]) -> Iterator[Route]:
     for route in routes:
-        links = {hop.link for hop in route.nexthops if hop.link is not None}
+        links = set(needs(route))
         if links <= carried:
             yield route
         elif links & carried:
-            left_out.append(_needs(f"route {route.destination}", min(links - carried), None))
+            left_out.append(_needs(route, min(links - carried)))
 
 
 def _fdb(entries: Iterable[FdbEntry], carried: frozenset[str], left_out: list[LeftOut]) -> Iterator[FdbEntry]:
@@ -177,7 +148,7 @@ def _fdb(entries: Iterable[FdbEntry], carried: frozenset[str], left_out: list[Le
         if entry.via is None or entry.via in carried:
             yield entry
         else:
-            left_out.append(_needs(f"fdb {entry.mac} dev {entry.link}", entry.via, entry.link))
+            left_out.append(_needs(entry, entry.via))
 
 
 def _links_of(rule: Rule) -> set[str]:

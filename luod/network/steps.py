@@ -1,12 +1,12 @@
 """The steps from one network to another, and their order. No I/O."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum, auto
 from typing import Final
 
 from luod.network.model import Link
-from luod.network.relations import Thing
+from luod.network.relations import Thing, key
 
 
 class Action(StrEnum):
@@ -80,6 +80,20 @@ class Step:
     changes: tuple[Change, ...] = ()
     there: str | None = None
     phase: Phase = Phase.MAKE
+
+
+def by_thing(steps: Iterable[Step]) -> list[list[Step]]:
+    """The steps that do the same to the same thing, together where the first of them is."""
+    found: dict[tuple[Action, Hashable], list[Step]] = {}
+    for step in steps:
+        found.setdefault((step.action, key(step.thing)), []).append(step)
+    return list(found.values())
+
+
+def changes_of(steps: Sequence[Step]) -> list[Change]:
+    """How that differs which all of them are of. What a link has as a port shows only when it has joined its master."""
+    joins = any(step.phase is Phase.JOIN for step in steps)
+    return [change for step in steps if not (joins and step.phase is Phase.PORT) for change in step.changes]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from luod.network.abi import (
     FR_ACT_NOP,
     FR_ACT_PROHIBIT,
     FR_ACT_UNREACHABLE,
+    IFF_TAP,
     NTF_MASTER,
     NUD_PERMANENT,
     RT_TABLE_DEFAULT,
@@ -18,7 +19,7 @@ from luod.network.abi import (
     RTN_THROW,
     RTN_UNREACHABLE,
 )
-from luod.network.model import Address, FdbEntry, Link, Neighbour, Nexthop, Route, Rule, Veth, Vid, Vlan, Vxlan
+from luod.network.model import Address, FdbEntry, Link, Neighbour, Nexthop, Route, Rule, Tun, Veth, Vid, Vlan, Vxlan
 from luod.network.relations import Thing
 from luod.network.steps import Change
 
@@ -35,12 +36,23 @@ _RULE_ACTIONS: Final = {
     FR_ACT_PROHIBIT: "prohibit",
 }
 _TABLES: Final = {RT_TABLE_DEFAULT: "default", RT_TABLE_MAIN: "main", RT_TABLE_LOCAL: "local"}
-_EVERYWHERE: Final = ("0.0.0.0/0", "::/0")
 
 
 def said(thing: Thing) -> str:
     """What it is: "address 10.0.0.1/24 dev br0"."""
     return " ".join(_words(thing))
+
+
+def kind_of(link: Link) -> str:
+    """What a link is, and what makes it another than its like: "vlan id 5", "tap user 1001"."""
+    match link.settings:
+        case Vlan(id=number) | Vxlan(id=number):
+            return f"{link.kind} id {number}"
+        case Tun() as tun:
+            whose = (("user", tun.owner), ("group", tun.group))
+            words = [f"{word} {number}" for word, number in whose if number is not None]
+            return " ".join(["tap" if tun.type == IFF_TAP else "tun", *words, *["multi_queue"] * bool(tun.multi_queue)])
+    return link.kind
 
 
 def said_of(change: Change) -> str:
@@ -92,12 +104,10 @@ def _words(thing: Thing) -> Iterator[str]:
 def _link(link: Link) -> Iterator[str]:
     yield f"link {link.name}"
     if link.kind not in ("physical", "loopback"):
-        yield f"type {link.kind}"
+        yield f"type {kind_of(link)}"
     match link.settings:
-        case Vlan(id=number):
-            yield f"id {number}"
-        case Vxlan(id=number, link=lower):
-            yield f"id {number}" + (f" dev {lower}" if lower else "")
+        case Vxlan(link=lower) if lower is not None:
+            yield f"dev {lower}"
         case Veth(peer=peer):
             yield f"peer {peer}"
     if link.lower is not None:
@@ -108,7 +118,7 @@ def _route(route: Route) -> Iterator[str]:
     yield "route"
     if route.type in _ROUTE_TYPES:
         yield _ROUTE_TYPES[route.type]
-    yield "default" if route.destination in _EVERYWHERE else route.destination
+    yield "default" if route.destination == "0.0.0.0/0" else route.destination
     if route.source is not None:
         yield f"from {route.source}"
     for nexthop in route.nexthops:
@@ -136,6 +146,8 @@ def _nexthop(nexthop: Nexthop) -> Iterator[str]:
 
 def _rule(rule: Rule) -> Iterator[str]:
     yield f"rule {rule.priority}:"
+    if rule.family == "inet6" and rule.source is rule.destination is None:
+        yield "inet6"
     if rule.invert:
         yield "not"
     yield f"from {rule.source or 'all'}"

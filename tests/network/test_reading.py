@@ -706,7 +706,7 @@ def test_a_route_that_encapsulates_is_left_out(routed, see):
     seen = see()
     assert seen.routes == ()
     (left,) = seen.left_out
-    assert (left.what, left.link) == ("route 10.9.0.0/16 table 7", "e1")
+    assert (left.what, left.link) == ("route 10.9.0.0/16 dev e1 table 7", "e1")
     assert left.reason == "routes that encapsulate aren't handed over"
 
 
@@ -750,7 +750,7 @@ def test_a_rule_with_a_selector_that_is_not_known_is_left_out(namespace, see):
     seen = see()
     assert seen.rules == ()
     (left,) = seen.left_out
-    assert (left.what, left.link) == ("rule 77 of inet", "lo")
+    assert (left.what, left.link) == ("rule 77: from 10.0.0.0/8 iif lo lookup 7", "lo")
 
 
 def test_neighbours_that_stay(routed, see):

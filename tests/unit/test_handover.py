@@ -8,7 +8,8 @@ import pytest
 
 from luod import handover
 from luod.handover import BadReport, NotWrittenDown, last_report, write_down_by_child, write_down_by_unit
-from luod.network.report import FILE, Report, Trouble
+from luod.names import NETWORK_REPORT
+from luod.network.report import Report, Trouble
 
 
 @pytest.fixture
@@ -68,12 +69,11 @@ def test_a_child_that_does_not_end_is_killed(tmp_path, monkeypatch):
 
 
 def report(directory, text):
-    (directory / FILE).write_text(text)
+    (directory / NETWORK_REPORT).write_text(text)
     return last_report(directory)
 
 
 def test_the_last_report_is_told_in_short(tmp_path):
-    assert handover.REPORT == FILE
     assert last_report(tmp_path) is None
     failed = tuple(Trouble(what=f"link v{number}", reason="no") for number in range(30))
     one = Report(taken=1.5, applied=2, seconds=1, done=3, equal=4, failed=failed, left=failed[:1])
@@ -118,23 +118,23 @@ GOOD = json.loads(Report(taken=1, applied=2, seconds=1, done=3, equal=4).model_d
     ids=lambda text: text[:40],
 )
 def test_a_broken_report_is_told_and_raises_nothing_else(tmp_path, text):
-    (tmp_path / FILE).write_bytes(text.encode("latin-1"))
+    (tmp_path / NETWORK_REPORT).write_bytes(text.encode("latin-1"))
     with pytest.raises(BadReport, match=r"^network\.json is no (JSON|report)$"):
         last_report(tmp_path)
 
 
 def test_a_report_that_cannot_be_read_says_why(tmp_path):
-    (tmp_path / FILE).mkdir()
+    (tmp_path / NETWORK_REPORT).mkdir()
     with pytest.raises(BadReport, match=r"network\.json: Is a directory"):
         last_report(tmp_path)
 
 
 def test_a_report_that_is_no_file_holds_nobody_up(tmp_path):
-    os.mkfifo(tmp_path / FILE)
+    os.mkfifo(tmp_path / NETWORK_REPORT)
     with pytest.raises(BadReport):
         last_report(tmp_path)
-    (tmp_path / FILE).unlink()
-    (tmp_path / FILE).symlink_to("/dev/zero")
+    (tmp_path / NETWORK_REPORT).unlink()
+    (tmp_path / NETWORK_REPORT).symlink_to("/dev/zero")
     with pytest.raises(BadReport, match=r"network\.json: Too many levels of symbolic links"):
         last_report(tmp_path)
 

@@ -22,7 +22,7 @@ LAYERS = (
     ),
     ("varlink", "interface", "holdings", "renewal", "custody", "update", "later"),
     (
-        *("bell", "config", "flight", "moments", "recovery", "sim", "store", "systemd", "transport"),
+        *("bell", "child", "config", "flight", "moments", "recovery", "sim", "store", "systemd", "transport"),
         *("next_kernel", "origin", "sealed"),
         *("kernel.device", "kernel.filesystems", "kernel.image", "kernel.kexec", "kernel.machine", "kernel.running"),
         *("network.applying", "network.changing", "network.changing.taps", "network.reading"),

@@ -28,7 +28,8 @@ from luod.network.model import (
 )
 from luod.network.plan import plan
 from luod.network.plan.recognition import renames, without_blocked
-from luod.network.relations import lower_first, ranges, spread
+from luod.network.plan.vlans import ranges, spread
+from luod.network.relations import lower_first
 from luod.network.steps import Action, Change, Phase
 
 NOW = 1_000_000.0

@@ -206,7 +206,7 @@ def test_a_route_by_several_ways_comes_only_with_all_of_them():
     assert select(everything, ["eth*"]).routes == everything.routes
     selected = select(everything, ["eth0"])
     assert selected.routes == ()
-    assert left_out(selected) == [("route 10.0.0.0/8", "needs eth1")]
+    assert left_out(selected) == [("route 10.0.0.0/8 nexthop dev eth0 nexthop dev eth1", "needs eth1")]
 
 
 def test_an_fdb_entry_comes_only_with_the_link_that_it_goes_by():
@@ -215,7 +215,7 @@ def test_an_fdb_entry_comes_only_with_the_link_that_it_goes_by():
     assert select(everything, ["*"]).fdb == (entry,)
     selected = select(everything, ["vx"])
     assert selected.fdb == ()
-    assert left_out(selected) == [(f"fdb {MAC} dev vx", "needs eth0")]
+    assert left_out(selected) == [(f"fdb {MAC} dev vx dst 10.0.0.2 via eth0 permanent", "needs eth0")]
 
 
 UNKNOWN = LeftOut(what="link wg0", reason="links of the kind wireguard aren't handed over", link="wg0")
@@ -235,8 +235,8 @@ def test_what_needs_what_cannot_be_carried_is_left_out_too():
     assert names(selected) == ["eth0", "eth0.5"]
     assert left_out(selected) == [
         ("link wg0", UNKNOWN.reason),
-        ("link wg0.5", "needs wg0"),
-        ("link wg0.5.6", "needs wg0.5"),
+        ("link wg0.5 type vlan id 5 on wg0", "needs wg0"),
+        ("link wg0.5.6 type vlan id 5 on wg0.5", "needs wg0.5"),
     ]
 
 

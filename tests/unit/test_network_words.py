@@ -40,7 +40,11 @@ def a_route(destination="10.0.0.0/8", *nexthops, **fields):
         (a_link("eth0", "physical"), "link eth0"),
         (a_link("lo", "loopback"), "link lo"),
         (a_link("br0", "bridge"), "link br0 type bridge"),
-        (a_link("tap0", "tun", settings=Tun(type=2)), "link tap0 type tun"),
+        (a_link("tap0", "tun", settings=Tun(type=2)), "link tap0 type tap"),
+        (
+            a_link("tun0", "tun", settings=Tun(type=1, owner=1001, group=7, multi_queue=1)),
+            "link tun0 type tun user 1001 group 7 multi_queue",
+        ),
         (a_link("v5", "vlan", lower="eth0", settings=Vlan(id=5)), "link v5 type vlan id 5 on eth0"),
         (a_link("v0", "veth", settings=Veth(peer="v1")), "link v0 type veth peer v1"),
         (a_link("x0", "vxlan", settings=Vxlan(id=7, link="eth0")), "link x0 type vxlan id 7 dev eth0"),
@@ -68,6 +72,7 @@ def a_route(destination="10.0.0.0/8", *nexthops, **fields):
         ),
         (Rule(family="inet", priority=6, action=2, goto=9), "rule 6: from all goto 9"),
         (Rule(family="inet6", priority=6, action=6, destination="fd00::/8"), "rule 6: from all to fd00::/8 blackhole"),
+        (Rule(family="inet6", priority=6, action=1, table=254), "rule 6: inet6 from all lookup main"),
         (Rule(family="inet", priority=1000, action=1, l3mdev=1), "rule 1000: from all lookup [l3mdev-table]"),
         (
             Neighbour(link="br0", family="inet", address="10.0.0.2", mac=A_MAC),

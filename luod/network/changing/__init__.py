@@ -52,8 +52,10 @@ class Changer:
         """Raises Refused."""
         with _refusals():
             match step.thing:
-                case Link():
-                    (self._make if step.action is Action.ADD else self._set)(step, step.thing)
+                case Link() as link if step.action is Action.ADD:
+                    self._make(link)
+                case Link() as link:
+                    self._set(step, link)
                 case Vid() as vid:
                     self._vid(step.action, vid)
                 case Address() as address:
@@ -77,19 +79,23 @@ class Changer:
 
     # Links
 
-    def _make(self, step: Step, link: Link) -> None:
+    def _make(self, link: Link) -> None:
         if link.name in self._numbers:
             return  # it came as the other end of a veth
-        peer = self._wanted.get(link.settings.peer) if isinstance(link.settings, Veth) else None
         if isinstance(link.settings, Tun):
-            taps.make(link.name, link.settings)
-        else:
-            self._add(link, peer)
+            self._make_tun(link, link.settings)
+            return
+        peer = self._wanted.get(link.settings.peer) if isinstance(link.settings, Veth) else None
+        self._add(link, peer)
         for made in (link, peer) if peer else (link,):
             self._numbers[made.name] = socket.if_nametoindex(made.name)
-        if isinstance(link.settings, Tun) and link.address is not None:
+
+    def _make_tun(self, link: Link, tun: Tun) -> None:
+        taps.make(link.name, tun)
+        self._numbers[link.name] = number = socket.if_nametoindex(link.name)
+        if link.address is not None:
             with suppress(NetlinkError):  # another look shows it. Later, udev may have given it one of its own
-                self._ip.link("set", index=self._numbers[link.name], address=link.address)
+                self._ip.link("set", index=number, address=link.address)
 
     def _add(self, link: Link, peer: Link | None) -> None:
         try:

@@ -3,7 +3,6 @@
 import socket
 import struct
 import time
-from collections.abc import Callable
 from typing import Any, Final
 
 from luod.network.abi import (
@@ -17,7 +16,7 @@ from luod.network.abi import (
     NUD_PERMANENT,
     RTNH_F_ONLINK,
 )
-from luod.network.changing.links import nested
+from luod.network.changing.links import Number, nested
 from luod.network.model import Address, FdbEntry, Neighbour, Nexthop, Route, Rule, Vid
 
 FAMILIES: Final = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
@@ -27,9 +26,6 @@ _SAME_OF_RULES: Final = (
     *("l3mdev", "tun_id", "suppress_prefixlen", "suppress_ifgroup", "protocol"),
 )
 _RANGES_OF_RULES: Final = ("sport_range", "dport_range", "uid_range")
-
-Number = Callable[[str], int]
-"""Of a link, by its name."""
 
 
 def vid(entry: Vid, number: Number, *, of_the_bridge: bool) -> dict[str, Any]:

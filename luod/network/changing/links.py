@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from luod.network.abi import (
     IFF_ALLMULTI,
@@ -25,15 +25,17 @@ FLAGS: Final[Mapping[str, tuple[int, bool]]] = {
 }
 """The flag of a field, and what the field is where it is set."""
 
-Attributes = list[tuple[str, Any]]
-Numbers = Callable[[str], int]
+Attributes: TypeAlias = list[tuple[str, Any]]
+
+Number: TypeAlias = Callable[[str], int]
+"""Of a link, by its name."""
 
 
 def nested(attributes: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return {"attrs": list(attributes)}
 
 
-def making(link: Link, peer: Link | None, number: Numbers) -> dict[str, Any]:
+def making(link: Link, peer: Link | None, number: Number) -> dict[str, Any]:
     """What a link is made with. `peer`: a veth's other end, which comes with it."""
     said: dict[str, Any] = {"ifname": link.name}
     if link.address is not None:
@@ -48,7 +50,7 @@ def making(link: Link, peer: Link | None, number: Numbers) -> dict[str, Any]:
     return said | {"IFLA_LINKINFO": nested(info)}
 
 
-def setting(link: Link, changes: Iterable[Change], number: Numbers) -> dict[str, Any]:
+def setting(link: Link, changes: Iterable[Change], number: Number) -> dict[str, Any]:
     """What the changes of a link are made with, in one message."""
     said: dict[str, Any] = {}
     settings: dict[str, Any] = {}
@@ -84,7 +86,7 @@ def setting(link: Link, changes: Iterable[Change], number: Numbers) -> dict[str,
     return said | ({"IFLA_LINKINFO": nested(info)} if info else {})
 
 
-def _settings(of: Settings, given: Mapping[str, Any], number: Numbers, peer: Link | None) -> Attributes:
+def _settings(of: Settings, given: Mapping[str, Any], number: Number, peer: Link | None) -> Attributes:
     """The attributes that these of its fields are set by."""
     if isinstance(of, Veth):
         address = [("IFLA_ADDRESS", peer.address)] if peer and peer.address else []

@@ -6,10 +6,10 @@ from typing import Final
 
 from luod.network.model import BondPort, Link, Settings, Snapshot
 from luod.network.plan.recognition import as_wanted, recognise, renames, without_blocked
-from luod.network.relations import lower_first, needs
+from luod.network.relations import PREFERRED, lower_first, needs
 from luod.network.steps import Action, Change, Phase, Step
 
-_IN_PASSING: Final = frozenset({"master", "settings.primary", "port.backup_port"})
+_IN_PASSING: Final = frozenset({"master", *PREFERRED})
 """The fields that name a link without which a link can be nevertheless."""
 _NOT_SET: Final = frozenset({"name", "kind", "permanent_address", "path", "lower", "altnames", "settings", "port"})
 _UNORDERED: Final = frozenset({"macaddr"})

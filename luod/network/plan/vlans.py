@@ -1,11 +1,11 @@
 """What the VLANs of a network's bridges lack to be as they were: a port is in exactly those that it was in. No I/O."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 from luod.network.model import Bridge, Link, Snapshot, Vid
 from luod.network.plan.links import Links
-from luod.network.relations import Thing, ranges, spread
+from luod.network.relations import Thing
 from luod.network.steps import Action, Change, Phase, Step
 
 Flags: TypeAlias = tuple[bool, bool]
@@ -77,3 +77,29 @@ def _steps(link: str, wanted: Mapping[int, Flags], there: Mapping[int, Flags], *
         yield Step(
             Action.SET, entry, tuple(change for change in changes if change.before != change.after), phase=Phase.VLANS
         )
+
+
+def spread(vids: Iterable[Vid]) -> dict[str, dict[int, Flags]]:
+    """By link, whether each number is the pvid, and untagged."""
+    by_link: dict[str, dict[int, Flags]] = {}
+    for each in vids:
+        numbers = range(each.vid, (each.last or each.vid) + 1)
+        by_link.setdefault(each.link, {}).update(dict.fromkeys(numbers, (each.pvid, each.untagged)))
+    return by_link
+
+
+def ranges(link: str, flags: Mapping[int, Flags]) -> Iterator[Vid]:
+    """The VLANs of these numbers, in as few as can be; each with whether it is the pvid, and untagged."""
+    run: list[int] = []
+    for vid in sorted(flags):
+        if run and not (vid == run[-1] + 1 and flags[vid] == flags[run[-1]]):
+            yield _range(link, run, flags[run[0]])
+            run = []
+        run.append(vid)
+    if run:
+        yield _range(link, run, flags[run[0]])
+
+
+def _range(link: str, run: list[int], flags: Flags) -> Vid:
+    last = run[-1] if len(run) > 1 else None
+    return Vid(link=link, vid=run[0], last=last, pvid=flags[0], untagged=flags[1])

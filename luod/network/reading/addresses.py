@@ -23,6 +23,7 @@ from luod.network.abi import (
 from luod.network.model import FOREVER, Address, LeftOut
 from luod.network.reading.links import Links
 from luod.network.reading.messages import FAMILIES, Told, dump
+from luod.network.words import said
 
 _BITS: Final[Mapping[int, int]] = {AF_INET: 32, AF_INET6: 128}
 _SETTABLE: Final = IFA_F_NODAD | IFA_F_HOMEADDRESS | IFA_F_MANAGETEMPADDR | IFA_F_NOPREFIXROUTE | IFA_F_MCAUTOJOIN
@@ -63,14 +64,9 @@ class Addresses:
         protocol = told("IFA_PROTO") or 0
         if _is_the_kernels(family, near, prefixlen, flags, protocol):
             return
-        if flags & IFA_F_DADFAILED:
-            what = f"address {near}/{prefixlen} dev {link}"
-            reason = "somebody else has this address (duplicate address detection)"
-            yield LeftOut(what=what, reason=reason, link=link)
-            return
         label = told("IFA_LABEL")
         times = told("IFA_CACHEINFO")
-        yield Address(
+        address = Address(
             link=link,
             family=FAMILIES[family],
             address=near,
@@ -85,6 +81,11 @@ class Addresses:
             valid_until=self._end(times["ifa_valid"]) if times else FOREVER,
             preferred_until=self._end(times["ifa_preferred"]) if times else FOREVER,
         )
+        if flags & IFA_F_DADFAILED:
+            reason = "somebody else has this address (duplicate address detection)"
+            yield LeftOut(what=said(address), reason=reason, link=link)
+        else:
+            yield address
 
     def _end(self, seconds: int) -> float | None:
         return FOREVER if seconds == INFINITY_LIFE_TIME else self._taken + seconds

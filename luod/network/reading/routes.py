@@ -8,7 +8,6 @@ from pyroute2 import IPRoute
 
 from luod.network.abi import (
     RT_TABLE_LOCAL,
-    RT_TABLE_MAIN,
     RTM_F_CLONED,
     RTN_UNICAST,
     RTNH_F_ONLINK,
@@ -20,6 +19,7 @@ from luod.network.model import FOREVER, WITHOUT_NEXTHOPS, LeftOut, Nexthop, Rout
 from luod.network.reading.addresses import Prefix, prefix
 from luod.network.reading.links import Links
 from luod.network.reading.messages import FAMILIES, Nested, Told, dump
+from luod.network.words import said
 
 
 def routes(ip: IPRoute, links: Links, prefixes: Set[Prefix], taken: float) -> Iterator[Route | LeftOut]:
@@ -56,12 +56,8 @@ def _route(message: Any, told: Told, table: int, links: Links, taken: float) -> 
     hops = _hops(message, told)
     if any(hop.number and links.name(hop.number) is None for hop in hops):
         return None
-    if "RTA_ENCAP_TYPE" in told or any("RTA_ENCAP_TYPE" in hop.told for hop in hops):
-        what = f"route {destination}" + (f" table {table}" if table != RT_TABLE_MAIN else "")
-        reason = "routes that encapsulate aren't handed over"
-        return LeftOut(what=what, reason=reason, link=links.name(hops[0].number) if hops else None)
     expires = (told("RTA_CACHEINFO") or {}).get("rta_expires") or 0
-    return Route(
+    route = Route(
         family=family,
         destination=destination,
         source=f"{told('RTA_SRC')}/{message['src_len']}" if "RTA_SRC" in told else None,
@@ -77,6 +73,10 @@ def _route(message: Any, told: Told, table: int, links: Links, taken: float) -> 
         pref=told("RTA_PREF"),
         valid_until=taken + expires / USER_HZ if expires > 0 else FOREVER,
     )
+    if "RTA_ENCAP_TYPE" in told or any("RTA_ENCAP_TYPE" in hop.told for hop in hops):
+        link = route.nexthops[0].link if hops else None
+        return LeftOut(what=said(route), reason="routes that encapsulate aren't handed over", link=link)
+    return route
 
 
 class _Hop(NamedTuple):

@@ -21,6 +21,7 @@ from luod.network.abi import (
 )
 from luod.network.model import Family, LeftOut, Rule
 from luod.network.reading.messages import FAMILIES, Told, dump
+from luod.network.words import said
 
 _USUAL: Final = frozenset({(0, RT_TABLE_LOCAL), (32766, RT_TABLE_MAIN), (32767, RT_TABLE_DEFAULT)})
 """Priority and table of those that every kernel has."""
@@ -38,8 +39,8 @@ def rules(ip: IPRoute) -> Iterator[Rule | LeftOut]:
             yield LeftOut.refused(f"rule {told('FRA_PRIORITY') or 0} of {family}", error, None)
             continue
         if "FRA_FLOW" in told or not all(_is_a_whole_port(*each) for each in told.unknown()):
-            what, reason = f"rule {rule.priority} of {family}", "it has a selector that isn't handed over"
-            yield LeftOut(what=what, reason=reason, link=rule.iifname or rule.oifname)
+            reason = "it has a selector that isn't handed over"
+            yield LeftOut(what=said(rule), reason=reason, link=rule.iifname or rule.oifname)
         elif not _is_usual(rule):
             yield rule
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from luod.ctl.units import ALWAYS, DIRECTORY, NETWORK, SURVIVE
-from luod.systemd import KEXEC_SERVICE
+from luod.ctl.units import ALWAYS, DIRECTORY, SURVIVE
+from luod.systemd import KEXEC_SERVICE, NETWORK_SERVICES
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_puts_there_what_this_systemd_needs(install, place, systemd, names):
     kexec = (place / KEXEC_SERVICE).read_text()
     assert "\nExecStart=/opt/luod/luod kexec\n" in kexec
     assert "\nExecStopPost=+/opt/luod/luod kexec --undo\n" in kexec
-    network, snapshot = ((place / name).read_text() for name in NETWORK)
+    network, snapshot = ((place / name).read_text() for name in NETWORK_SERVICES)
     assert "\nExecStart=/opt/luod/luoctl network apply\n" in network
     assert "\nExecReload=/opt/luod/luoctl network snapshot\n" in snapshot
     assert "\nExecStop=/opt/luod/luoctl network snapshot --unless-taken\n" in snapshot
