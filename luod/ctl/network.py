@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -156,6 +157,7 @@ def apply_network(
     config = _config(file)
     where = directory or config.runtime_directory
     with luod_at(options) as luod:
+        import_module("luod.network.applying")  # while luod starts: what comes next waits for that
         from luod.network.handing import held
 
         there = held(luod)

@@ -60,7 +60,7 @@ Reference: TypeAlias = Annotated[Name, LinkNumber()]
 class Record(BaseModel):
     """Anything that is written down. What a newer luod has written besides is passed over."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 class Settings(Record):
