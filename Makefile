@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
-VM_PACKAGES = apt bc bison debian-archive-keyring dpkg e2fsprogs flex gcc libc6-dev libelf-dev make mmdebstrap \
+VM_PACKAGES = apt bc bison debian-archive-keyring dpkg e2fsprogs flex gcc iproute2 libc6-dev libelf-dev make mmdebstrap \
 	qemu-system-x86 rsync tar util-linux xz-utils
 
 .PHONY: help demo demo-vm test test-vm vm-deps lint format coverage-vm pictures clean
@@ -25,7 +25,7 @@ else
 	$(BIN)/pytest $(PYTEST)
 endif
 
-vm-deps: ## Install Debian's packages that virtual machines are made with (as root)
+vm-deps: ## Install Debian's packages that virtual machines and networks are made with (as root)
 	apt-get update --quiet
 	apt-get install --quiet --yes --no-install-recommends $(VM_PACKAGES)
 

@@ -4,12 +4,15 @@ import ctypes
 import functools
 import json
 import os
+import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 CLONE_NEWNET = 0x40000000
+
+os.environ["PATH"] += ":/usr/sbin:/sbin"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -26,6 +29,8 @@ class Namespace:
     def __init__(self):
         if os.geteuid() != 0:
             pytest.skip("a network namespace takes root")
+        if not (shutil.which("ip") and shutil.which("bridge")):
+            pytest.skip("not installed: iproute2 (make vm-deps)")
         self._thread = ThreadPoolExecutor(1)
         try:
             self(_leave)
