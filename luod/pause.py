@@ -21,6 +21,9 @@ PATIENCE: Final = 10.0
 NEVER: Final = frozenset({"init.scope", "dbus.service", "dbus-broker.service", SERVICE, KEXEC_SERVICE})
 """Without these nobody could let anything go on."""
 
+_NEVER_CARRIED: Final = ("socket:", "pipe:", "anon_inode:inotify")
+"""How the paths of files begin that no kernel takes over: every machine has the journal's sockets, and udev's watch."""
+
 _FAILED: Final = re.compile(r"^Failed to .*unit (\S+): (.*)$", re.MULTILINE)
 
 
@@ -121,11 +124,9 @@ def other_stores() -> dict[str, int]:
 
 
 def _to_carry(unit: str, entries: int) -> int:
-    """How many of a unit's entries a kernel may take over: no socket and no pipe. All, where systemd doesn't say which
-    they are. Every machine has such sockets, the journal's.
-    """
+    """How many of a unit's entries a kernel may take over. All, where systemd doesn't say which they are."""
     try:
         paths = [str(entry["path"]) for entry in json.loads(systemd_analyze("--json=short", "fdstore", unit).out)]
     except (CantAsk, ValueError, TypeError, KeyError):
         return entries
-    return sum(not path.startswith(("socket:", "pipe:")) for path in paths)
+    return sum(not path.startswith(_NEVER_CARRIED) for path in paths)
