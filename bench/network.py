@@ -55,7 +55,7 @@ def dark(world: Around, vm: Machine) -> dict[str, float]:
 
     def go() -> None:
         boots = len(vm.boots)
-        updating.begin(vm, "--via", "systemd")
+        updating.begin(vm, "--via", "direct")
         vm.wait(lambda: len(vm.boots) > boots, "the next kernel")
         heard.append(time.monotonic())
         systemd.up(vm)

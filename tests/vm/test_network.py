@@ -126,7 +126,7 @@ def test_networkd_takes_nothing_away_where_it_is_told_so_and_without_luod_comes_
         before = vm.call(guest.picture)
 
         load(vm)
-        dark_for(world, lambda: leave(vm, "--via", "systemd"))
+        dark_for(world, lambda: leave(vm, "--via", "direct"))
         network.settled(vm)
         after = vm.call(guest.picture)
         assert vids(after, "lan") == vids(before, "lan") - {7}, "those of a port are as [BridgeVLAN] has them"
