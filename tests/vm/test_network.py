@@ -25,7 +25,10 @@ links and routes a test says that they can't be handed over."""
 @pytest.mark.parametrize("suite", ["unstable", "stable"])
 def test_each_kind_of_thing_is_read_and_set_up_again(machine, suite, tests):
     with machine(suite=suite) as vm:
-        ran = vm.start(*PYTEST, tests, env={"HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/hypothesis"}).ended()
+        ran = vm.start(*PYTEST, tests, env={"HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/hypothesis"})
+        while not ran.over:
+            said = len(ran.lines["stdout"])
+            vm.wait(lambda said=said: ran.over or len(ran.lines["stdout"]) > said, f"{ran} to go on")
         assert ran.status == 0, ran.stdout + ran.stderr
         print(ran.lines["stdout"][-1])
         skipped = re.findall(r"^SKIPPED \[\d+\] \S+: (.*)$", ran.stdout, re.MULTILINE)
