@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
-VM_PACKAGES = apt bc bison debian-archive-keyring dpkg e2fsprogs flex gcc iproute2 libc6-dev libelf-dev make mmdebstrap \
+VM_PACKAGES = apt bc bison debian-archive-keyring dpkg e2fsprogs flex gcc libc6-dev libelf-dev make mmdebstrap \
 	qemu-system-x86 rsync tar util-linux xz-utils
+NETWORK_PACKAGES = iproute2
 
 .PHONY: help demo demo-vm test test-vm vm-deps lint format coverage-vm pictures clean
 
@@ -27,7 +28,7 @@ endif
 
 vm-deps: ## Install Debian's packages that virtual machines and networks are made with (as root)
 	apt-get update --quiet
-	apt-get install --quiet --yes --no-install-recommends $(VM_PACKAGES)
+	apt-get install --quiet --yes --no-install-recommends $(VM_PACKAGES) $(NETWORK_PACKAGES)
 
 test-vm: $(READY) ## Run the tests that take a real kernel, in virtual machines
 	$(BIN)/pytest -o faulthandler_timeout=600 --durations=20 tests/vm $(PYTEST)
