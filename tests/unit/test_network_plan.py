@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from links import a_link
 from luod.network.model import (
     Address,
     Bond,
@@ -13,7 +14,6 @@ from luod.network.model import (
     Bridge,
     BridgePort,
     FdbEntry,
-    Link,
     Macvlan,
     Neighbour,
     Nexthop,
@@ -34,10 +34,6 @@ from luod.network.steps import Action, Change, Phase
 
 NOW = 1_000_000.0
 ADD, SET, REMOVE = Action
-
-
-def a_link(name, kind="dummy", **fields):
-    return Link(**{"name": name, "kind": kind, "mtu": 1500, "up": True, **fields})
 
 
 def a_card(name, number=1, **fields):

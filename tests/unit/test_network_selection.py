@@ -2,6 +2,7 @@
 
 import pytest
 
+from links import a_link
 from luod.network.model import (
     Address,
     Bond,
@@ -10,7 +11,6 @@ from luod.network.model import (
     BridgePort,
     FdbEntry,
     LeftOut,
-    Link,
     Macvlan,
     Neighbour,
     Nexthop,
@@ -28,28 +28,24 @@ from luod.network.selection import select
 MAC = "02:00:00:00:00:01"
 
 
-def link(name, kind="dummy", **more):
-    return Link(name=name, kind=kind, mtu=1500, up=True, **more)
-
-
 def bridge(name, **more):
-    return link(name, "bridge", settings=Bridge(), **more)
+    return a_link(name, "bridge", settings=Bridge(), **more)
 
 
 def physical(name, **more):
-    return link(name, "physical", permanent_address=MAC, **more)
+    return a_link(name, "physical", permanent_address=MAC, **more)
 
 
 def tap(name, **more):
-    return link(name, "tun", settings=Tun(type=2), **more)
+    return a_link(name, "tun", settings=Tun(type=2), **more)
 
 
 def vlan(name, lower, **more):
-    return link(name, "vlan", lower=lower, settings=Vlan(id=5), **more)
+    return a_link(name, "vlan", lower=lower, settings=Vlan(id=5), **more)
 
 
 def veth(name, peer, **more):
-    return link(name, "veth", settings=Veth(peer=peer), **more)
+    return a_link(name, "veth", settings=Veth(peer=peer), **more)
 
 
 def network(*links, **more):
@@ -82,7 +78,7 @@ def route(*links, **more):
     ],
 )
 def test_links_are_selected_by_names_and_other_names(patterns, selected):
-    everything = network(physical("eth0"), physical("eth1"), link("dummy0", altnames=("a-long-name",)))
+    everything = network(physical("eth0"), physical("eth1"), a_link("dummy0", altnames=("a-long-name",)))
     assert names(select(everything, patterns)) == selected
 
 
@@ -102,7 +98,7 @@ def test_it_says_what_it_was_selected_by_and_when_it_was_taken():
 
 
 def test_names_differ_by_their_case():
-    assert names(select(network(link("Eth0")), ["eth0"])) == []
+    assert names(select(network(a_link("Eth0")), ["eth0"])) == []
 
 
 def test_a_pattern_that_fits_nothing_is_told():
@@ -113,10 +109,10 @@ def test_a_pattern_that_fits_nothing_is_told():
     ("chosen", "brought"),
     [
         (vlan("new", "eth0"), ["eth0"]),
-        (link("new", "macvlan", lower="eth0", settings=Macvlan()), ["eth0"]),
-        (link("new", "vxlan", settings=Vxlan(id=5, link="eth0")), ["eth0"]),
-        (link("new", "vxlan", settings=Vxlan(id=5)), []),
-        (link("new", "bond", settings=Bond(primary="eth0")), ["eth0"]),
+        (a_link("new", "macvlan", lower="eth0", settings=Macvlan()), ["eth0"]),
+        (a_link("new", "vxlan", settings=Vxlan(id=5, link="eth0")), ["eth0"]),
+        (a_link("new", "vxlan", settings=Vxlan(id=5)), []),
+        (a_link("new", "bond", settings=Bond(primary="eth0")), ["eth0"]),
         (tap("new", master="br0"), ["br0"]),
         (tap("new", master="br0", port=BridgePort(backup_port="eth1")), ["br0", "eth1"]),
         (veth("new", "peer"), ["peer"]),
@@ -125,7 +121,7 @@ def test_a_pattern_that_fits_nothing_is_told():
 )
 def test_with_a_link_comes_what_it_depends_on(chosen, brought):
     others = [physical("eth0"), physical("eth1"), bridge("br0"), veth("peer", "new"), vlan("vlan5", "eth1")]
-    everything = network(chosen, *others, link("dummy0"))
+    everything = network(chosen, *others, a_link("dummy0"))
     assert sorted(names(select(everything, ["new"]))) == sorted(["new", *brought])
 
 
@@ -135,7 +131,7 @@ def test_what_stands_on_a_link_does_not_come_with_it():
 
 def test_with_a_bond_come_its_ports():
     ports = [physical(name, master="bond0", port=BondPort()) for name in ("eth0", "eth1")]
-    assert names(select(network(*ports, link("bond0", "bond", settings=Bond())), ["bond0"])) == [
+    assert names(select(network(*ports, a_link("bond0", "bond", settings=Bond())), ["bond0"])) == [
         *("eth0", "eth1", "bond0")
     ]
 
@@ -144,8 +140,13 @@ def test_with_a_bridge_come_the_ports_that_lead_out_of_the_host():
     ports = {
         port.name: port.model_copy(update={"master": "br0", "port": BridgePort()})
         for port in (
-            *(physical("eth0"), vlan("eth1.5", "eth1"), link("bond0", "bond", settings=Bond()), link("dummy0")),
-            *(link("vx", "vxlan", settings=Vxlan(id=5)), tap("tap0"), veth("veth0", "inside"), veth("veth1", "veth2")),
+            *(physical("eth0"), vlan("eth1.5", "eth1"), a_link("bond0", "bond", settings=Bond()), a_link("dummy0")),
+            *(
+                a_link("vx", "vxlan", settings=Vxlan(id=5)),
+                tap("tap0"),
+                veth("veth0", "inside"),
+                veth("veth1", "veth2"),
+            ),
         )
     }
     everything = network(
@@ -211,7 +212,7 @@ def test_a_route_by_several_ways_comes_only_with_all_of_them():
 
 def test_an_fdb_entry_comes_only_with_the_link_that_it_goes_by():
     entry = FdbEntry(link="vx", mac=MAC, state=0x80, flags=2, destination="10.0.0.2", via="eth0")
-    everything = network(link("vx", "vxlan", settings=Vxlan(id=5)), physical("eth0"), fdb=(entry,))
+    everything = network(a_link("vx", "vxlan", settings=Vxlan(id=5)), physical("eth0"), fdb=(entry,))
     assert select(everything, ["*"]).fdb == (entry,)
     selected = select(everything, ["vx"])
     assert selected.fdb == ()

@@ -2,10 +2,10 @@
 
 import pytest
 
+from links import a_link
 from luod.network.model import (
     Address,
     FdbEntry,
-    Link,
     Neighbour,
     Nexthop,
     Route,
@@ -20,10 +20,6 @@ from luod.network.steps import Change
 from luod.network.words import said, said_of
 
 A_MAC = "02:00:00:00:00:01"
-
-
-def a_link(name, kind, **fields):
-    return Link(name=name, kind=kind, mtu=1500, up=True, **fields)
 
 
 def an_address(address, **fields):
