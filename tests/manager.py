@@ -11,12 +11,11 @@ from luod.systemd import FdStore, Handed
 
 
 class Manager:
-    """Keeps what it is told to keep, and has read all that was sent before it is asked for it."""
+    """Keeps what it is told to keep; whoever looks at it finds all that was sent before."""
 
     def __init__(self, most=1000):
         self.most = most
-        self.entries = []
-        self.said = []
+        self._entries = []
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._sock.bind("")
         self.address = "@" + self._sock.getsockname()[1:].decode()
@@ -32,17 +31,21 @@ class Manager:
 
     def handed(self):
         """What a new process would be handed."""
-        self._wait()
         return [Handed(name, OwnedFd.duplicate_of(fd)) for name, fd in self.entries]
 
     @property
+    def entries(self):
+        """What it keeps, (name, descriptor) in order: a list that a test may change."""
+        self.settle()
+        return self._entries
+
+    @property
     def names(self):
-        self._wait()
         return [name for name, _ in self.entries]
 
     def forget(self, *names):
         """Lose entries."""
-        self._wait()
+        self.settle()
         for name in names:
             self._remove(name)
 
@@ -50,10 +53,11 @@ class Manager:
         self._say(b"END=1")
         self._thread.join()
         self._sock.close()
-        for _, fd in self.entries:
+        for _, fd in self._entries:
             os.close(fd)
 
-    def _wait(self):
+    def settle(self):
+        """Wait until it has read all that was sent."""
         store = FdStore(self.address, 1)
         store.barrier()
         store.close()
@@ -71,15 +75,13 @@ class Manager:
                     return
                 if "FDSTORE" in words:
                     assert words["FDPOLL"] == "0"
-                    self.entries += [(words["FDNAME"], fd.hand_on()) for fd in fds]
+                    self._entries += [(words["FDNAME"], fd.hand_on()) for fd in fds]
                 elif "FDSTOREREMOVE" in words:
                     self._remove(words["FDNAME"])
-                elif "BARRIER" not in words:
-                    self.said.append(words)
 
     def _remove(self, name):
-        for entry in [entry for entry in self.entries if entry[0] == name]:
-            self.entries.remove(entry)
+        for entry in [entry for entry in self._entries if entry[0] == name]:
+            self._entries.remove(entry)
             os.close(entry[1])
 
 

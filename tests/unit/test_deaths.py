@@ -249,9 +249,8 @@ def test_a_death_in_the_middle_of_the_start_after_a_death(machine, alice, what):
 def test_the_order_of_what_is_brought_and_its_names_mean_nothing(machine):
     machine.create("ram", b"one")
     machine.create("other", b"x")
-    machine.manager.names  # noqa: B018 - all that was sent is there
     machine.manager.entries.reverse()
-    machine.manager.entries = [(f"~{number}", fd) for number, (_, fd) in enumerate(machine.manager.entries)]
+    machine.manager.entries[:] = [(f"~{number}", fd) for number, (_, fd) in enumerate(machine.manager.entries)]
     machine.start_anew()
     assert machine.everything() == {"ram": {0: b"one"}, "other": {0: b"x"}}
     machine.start_anew()
@@ -262,7 +261,7 @@ def test_what_the_store_brings_that_nobody_knows_is_kept_and_said(machine):
     with SimKernel(machine.control.path).open() as device:
         theirs = device.create_session("somebody's")
     null = os.open(os.devnull, os.O_RDONLY)
-    machine.manager.entries += [("~zzy", theirs.duplicate().hand_on()), ("~zzz", null)]
+    machine.manager.entries.extend([("~zzy", theirs.duplicate().hand_on()), ("~zzz", null)])
     theirs.give_up()
     machine.create("ram", b"one")
     for _ in range(3):

@@ -45,8 +45,7 @@ def footprint(machine):
     Without what is kept, and reported, because nobody knows it.
     """
     unclear, entries = len(machine.recovered.unclear.said()), len(machine.manager.names)
-    descriptors = len(os.listdir("/proc/self/fd")) - entries
-    return descriptors - unclear, entries - unclear, machine.in_kernel(), len(machine.journals())
+    return machine.open_descriptors() - unclear, entries - unclear, machine.in_kernel(), len(machine.journals())
 
 
 def let_go_of_all(machine, alice):
@@ -131,7 +130,6 @@ def dead(machine, alice):
 def dead_and_shuffled(machine, alice):
     """What the fd store brings has no order: here the bags come first."""
     dead(machine, alice)
-    machine.manager.names  # noqa: B018 - all that was sent is there
     machine.manager.entries.reverse()
 
 
@@ -208,7 +206,6 @@ def test_a_call_that_fails_while_what_was_begun_is_ended_loses_nothing(machine, 
 
 def journal_of(machine):
     """Its memory, as the fd store has it, and where its records end."""
-    machine.manager.names  # noqa: B018 - all that was sent is there
     [fd] = [fd for _, fd in machine.manager.entries if os.readlink(f"/proc/self/fd/{fd}").startswith("/memfd:luod-")]
     return fd, replay(os.pread(fd, MIN_BYTES, 0))[1]
 

@@ -56,7 +56,7 @@ class Aboard:
     def is_killed_at_begin_after(self, steps):
         """luod starts in a process of its own, which dies so many steps after READY=1; false where it was done."""
         self.stop()
-        self.machine.manager.names  # noqa: B018 - all that was sent is there, for the child finds what is there now
+        self.machine.manager.settle()  # the child finds what is there now
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # no thread of this process has a lock
             child = os.fork()
@@ -303,7 +303,7 @@ def written_by_another(aboard, data):
     os.write(fd, data)
     with SimKernel(aboard.machine.control.path).open() as device, device.create_session(NAME) as session:
         session.preserve_fd(fd, 0)
-        aboard.machine.manager.entries += [("~zzy", session.duplicate().hand_on()), ("~zzy", fd)]
+        aboard.machine.manager.entries.extend([("~zzy", session.duplicate().hand_on()), ("~zzy", fd)])
 
 
 UNREADABLE = {
@@ -367,7 +367,6 @@ def test_what_leads_to_another_generation_is_another_lines(kept):
 def test_a_session_without_its_memory_is_let_go_of(kept):
     leave(kept.recorder)
     kept.stop()
-    kept.machine.manager.names  # noqa: B018 - all that was sent is there
     _, fd = kept.machine.manager.entries.pop()
     assert os.readlink(f"/proc/self/fd/{fd}").startswith(f"/memfd:{NAME}")
     os.close(fd)
@@ -379,7 +378,6 @@ def test_a_session_without_its_memory_is_let_go_of(kept):
 def test_memory_without_its_session_is_read(kept):
     leave(kept.recorder)
     kept.stop()
-    kept.machine.manager.names  # noqa: B018 - all that was sent is there
     _, fd = kept.machine.manager.entries.pop(-2)
     os.close(fd)
     kept.start()

@@ -52,7 +52,6 @@ def origin(machine):
 
 def kept_memory(machine):
     """What the fd store has of next kernels, by the names of the memory."""
-    machine.manager.names  # noqa: B018 - all that was sent is there
     links = [os.readlink(f"/proc/self/fd/{fd}") for _, fd in machine.manager.entries]
     names = [link.removeprefix("/memfd:").removesuffix(" (deleted)") for link in links]
     return sorted(name for name in names if name in ("luod-next", "luod-kernel", "luod-initrd"))
@@ -194,12 +193,12 @@ def test_another_one_takes_its_place(kept_machine):
 
 def test_it_is_taken_back_and_nothing_of_it_is_left(kept_machine):
     machine = kept_machine
-    before = len(os.listdir("/proc/self/fd")), machine.manager.names
+    before = machine.open_descriptors(), machine.manager.names
     load(machine, initrd=b"initrd")
     machine.loader.unload()
     assert machine.loader.loaded is None
     assert in_kernel(machine) is None
-    assert (len(os.listdir("/proc/self/fd")), machine.manager.names) == before
+    assert (machine.open_descriptors(), machine.manager.names) == before
     machine.loader.unload()
 
 
@@ -287,7 +286,6 @@ def test_a_luod_that_starts_anew_has_what_was_loaded(kept_machine):
 def test_the_fd_store_may_bring_it_back_in_any_order(kept_machine):
     machine = kept_machine
     loaded = load(machine, initrd=b"initrd")
-    machine.manager.names  # noqa: B018 - all that was sent is there
     machine.manager.entries.reverse()
     machine.start_anew()
     assert machine.loader.loaded == loaded
@@ -426,14 +424,14 @@ def refusal():
 def test_whatever_call_fails_the_kernel_has_what_luod_says_and_nothing_leaks(kept_machine, monkeypatch, may_warn):
     machine, faults = kept_machine, Faults(monkeypatch)
     load(machine, "first", initrd=b"initrd")
-    nothing = len(os.listdir("/proc/self/fd")) - len(machine.manager.names)
+    nothing = machine.open_descriptors()
     for number, nth in faults.each_call([errno.ENOSPC, errno.EMFILE, errno.ENOMEM]):
         given = opened(image.bzimage(release=f"7.4.{nth}")), opened(b"other initrd")
         with given[0], given[1], faults.strike(nth, number), refusal():
             machine.loader.load(*given, "second")
         assert in_kernel(machine) == machine.loader.loaded.command_line
         load(machine, "first", initrd=b"initrd")
-        assert len(os.listdir("/proc/self/fd")) - len(machine.manager.names) == nothing
+        assert machine.open_descriptors() == nothing
     machine.start_anew()
     assert kept_memory(machine) == ["luod-initrd", "luod-kernel", "luod-next"]
     assert machine.recovered.unclear.said() == []
