@@ -18,12 +18,14 @@ from luod.ctl.topology import amount, contents, difference, difference_wire, las
 if TYPE_CHECKING:
     from luod.client import Client
     from luod.config import Config
-    from luod.network.handing import Held
+    from luod.network.handing import Coming, Held, Put
     from luod.network.model import Snapshot
     from luod.network.report import Report, Trouble
     from luod.network.steps import Plan
 
 NOTHING: Final = "nothing of the network is to go over: [network] handover names no link (luoctl config cat)"
+NOTHING_CAME: Final = "nothing of the network came over"
+ONLY_OF_THIS_BOOT: Final = f"{NOTHING_CAME}; what luod holds was taken in this boot (see --same-boot)"
 NONE_HELD: Final = "luod holds nothing of the network"
 
 _WAIT_MAX: Final = 3600
@@ -79,15 +81,15 @@ def snapshot_network(
             return
         snapshot = _selected(wanted)
         with alone(directory or config.runtime_directory):
-            name, unread = _kept(luod, snapshot)
-    discarded = [{"session": each.name, "reason": each.reason} for each in unread]
+            kept = _kept(luod, snapshot)
+    discarded = [{"session": each.name, "reason": each.reason} for each in kept.unread]
     if options.json:
-        print_json({"session": name, "snapshot": wire(snapshot), "discarded": discarded})
+        print_json({"session": kept.name, "snapshot": wire(snapshot), "discarded": discarded})
         return
-    print_line(f"written down: {amount(snapshot)}, {size(len(snapshot.encode()))} in session {name}")
+    print_line(f"written down: {amount(snapshot)}, {size(kept.size)} in session {kept.name}")
     for each in snapshot.left_out:
         print_line(f"left out: {each.what}: {each.reason}")
-    for lost in unread:
+    for lost in kept.unread:
         print_line(f"discarded: session {lost.name}, which couldn't be read: {lost.reason}")
 
 
@@ -158,28 +160,20 @@ def apply_network(
     where = directory or config.runtime_directory
     with luod_at(options) as luod:
         import_module("luod.network.applying")  # while luod starts: what comes next waits for that
-        from luod.network.handing import held
+        from luod.network.handing import coming
 
-        there = held(luod)
-        newest = there[0] if there and there[0].snapshot is not None else None
-        unread = [each for each in there if each.snapshot is None and not (newest and each.begun)]
-        if newest is not None and not newest.came_over and not same_boot:
-            newest = None
-            if not unread:
-                said = "nothing of the network came over; what luod holds was taken in this boot (see --same-boot)"
-                _say_nothing(options, said, None)
-                return
-        if newest is None and not unread:
-            _say_nothing(options, "nothing of the network came over", None)
+        over = coming(luod, same_boot=same_boot)
+        if not over:
+            _say_nothing(options, ONLY_OF_THIS_BOOT if over.waits else NOTHING_CAME, None)
             return
         if dry_run:
-            _print_difference(options, newest, unread)
+            _print_difference(options, over)
             return
         seconds = config.network.wait_seconds if wait is None else wait
-        report = _applied(newest, unread, wait=seconds, leave=(differing or config.network.differing) == "leave")
+        report = _applied(over, wait=seconds, leave=(differing or config.network.differing) == "leave")
         _write(where, report)
-        if newest is not None and not report.failed and newest.came_over:
-            _let_go(luod, newest, where)
+        if over.newest is not None and not report.failed and over.newest.came_over:
+            _let_go(luod, over.newest, where)
     _print_result(options, report)
 
 
@@ -234,7 +228,7 @@ def _compared(newest: "Held | None") -> "Plan":
         return compare(newest.snapshot)
 
 
-def _kept(luod: "Client", snapshot: "Snapshot") -> "tuple[str, list[Held]]":
+def _kept(luod: "Client", snapshot: "Snapshot") -> "Put":
     """Raises Failed, and what luod refuses."""
     from luod.network.handing import put
 
@@ -257,20 +251,20 @@ def _unreadable(unread: "Sequence[Held]") -> "tuple[Trouble, ...]":
     return tuple(Trouble(what=f"session {each.name}", reason=str(each.reason)) for each in unread)
 
 
-def _applied(newest: "Held | None", unread: "Sequence[Held]", *, wait: float, leave: bool) -> "Report":
+def _applied(over: "Coming", *, wait: float, leave: bool) -> "Report":
     """What came of it; what can't be read at all is among what failed."""
     from luod.network.applying import apply
     from luod.network.report import Report, Trouble
 
-    lost = _unreadable(unread)
+    lost = _unreadable(over.unread)
     began = time.time()
-    if newest is None or newest.snapshot is None:
+    if over.newest is None or over.newest.snapshot is None:
         return Report(applied=began, seconds=0, done=0, equal=0, failed=lost)
     try:
-        report = apply(newest.snapshot, wait=wait, leave=leave)
+        report = apply(over.newest.snapshot, wait=wait, leave=leave)
     except OSError as error:
         lost += (Trouble(what="rtnetlink", reason=error.strerror or str(error)),)
-        report = Report(taken=newest.snapshot.taken, applied=began, seconds=time.time() - began, done=0, equal=0)
+        report = Report(taken=over.newest.snapshot.taken, applied=began, seconds=time.time() - began, done=0, equal=0)
     return report.model_copy(update={"failed": report.failed + lost})
 
 
@@ -305,14 +299,14 @@ def _say_nothing(options: Options, line: str, otherwise: Any) -> None:
         print_line(line)
 
 
-def _print_difference(options: Options, newest: "Held | None", unread: "Sequence[Held]") -> None:
+def _print_difference(options: Options, over: "Coming") -> None:
     """Raises Failed where something can't be had."""
     from luod.network.report import Trouble
     from luod.network.words import said
 
-    plan = _compared(newest)
+    plan = _compared(over.newest)
     troubles = [Trouble(what=said(thing), reason=why) for thing, why in plan.impossible]
-    troubles += _unreadable(unread)
+    troubles += _unreadable(over.unread)
     if options.json:
         print_json(difference_wire(plan, troubles))
     else:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 from zlib import crc32
 
 from luod.client import Client, Direction, LuodError, Session, SessionNotFound
@@ -61,10 +61,40 @@ def held(luod: Client) -> list[Held]:
         return sorted(found, key=lambda each: each.snapshot.taken if each.snapshot else -1, reverse=True)
 
 
-def put(luod: Client, snapshot: Snapshot) -> tuple[str, list[Held]]:
-    """Have luod hold a snapshot, in place of what it held. Returns the name of its session, and what had to go although
-    it couldn't be read. Raises what luod refuses, and OSError.
+@dataclass(frozen=True)
+class Coming:
+    """What is to be set up, if anything: `newest` came over, or may be set up in the boot that it was taken in; of
+    `unread` nobody knows what it would have been. `waits`: there is one of this boot, for the next kernel.
     """
+
+    newest: Held | None
+    unread: tuple[Held, ...]
+    waits: bool = False
+
+    def __bool__(self) -> bool:
+        return self.newest is not None or bool(self.unread)
+
+
+def coming(luod: Client, *, same_boot: bool) -> Coming:
+    """What luod holds that is to be set up in this kernel; with `same_boot` also what was taken in it."""
+    there = held(luod)
+    newest = next((each for each in there if each.snapshot is not None), None)
+    unread = tuple(each for each in there if each.snapshot is None and not (newest and each.begun))
+    if newest is None or newest.came_over or same_boot:
+        return Coming(newest, unread)
+    return Coming(None, unread, waits=True)
+
+
+class Put(NamedTuple):
+    """Where a snapshot is: the name of its session, its bytes, and what had to go although it couldn't be read."""
+
+    name: str
+    size: int
+    unread: list[Held]
+
+
+def put(luod: Client, snapshot: Snapshot) -> Put:
+    """Have luod hold a snapshot, in place of what it held. Raises what luod refuses, and OSError."""
     there = held(luod)
     free = [name for name in NETWORK_SESSIONS if name not in {each.name for each in there}]
     if not free:
@@ -83,7 +113,7 @@ def put(luod: Client, snapshot: Snapshot) -> tuple[str, list[Held]]:
     for each in there:
         if each.name != name:
             end(luod, each.session)
-    return name, [each for each in there if each.snapshot is None and not each.begun]
+    return Put(name, len(data), [each for each in there if each.snapshot is None and not each.begun])
 
 
 def end(luod: Client, session: Session) -> None:

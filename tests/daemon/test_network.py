@@ -98,10 +98,10 @@ STATES = pytest.mark.parametrize("state", [stay, come_over, carried_over])
 @pytest.mark.parametrize("state", [stay, come_over, carried_over])
 async def test_a_new_one_takes_the_place_of_the_old_one_in_any_state(host, state):
     old, new = a_snapshot(), a_snapshot()
-    assert await ask(host, put, old) == (A, [])
+    assert await ask(host, put, old) == (A, len(old.encode()), [])
     await state(host)
     assert await there(host) == [(A, old)]
-    assert await ask(host, put, new) == (B, [])
+    assert await ask(host, put, new) == (B, len(new.encode()), [])
     assert await there(host) == [(B, new)]
     await host.kexec()
     assert await there(host) == [(B, new)]
@@ -149,7 +149,7 @@ async def test_whoever_is_killed_at_any_call_leaves_a_whole_one_and_the_next_cle
     if state is stay:
         await host.kexec()
         assert (await there(host))[0][1] == whole[0]
-    assert (await ask(host, put, third))[1] == []
+    assert (await ask(host, put, third)).unread == []
     assert [snapshot for _, snapshot in await there(host)] == [third]
 
 
@@ -170,7 +170,7 @@ async def test_of_two_whole_ones_the_newer_one_counts_whatever_its_name(host):
     await preserve(host, B, older.encode())
     assert await there(host) == [(A, newer), (B, older)]
     newest = a_snapshot()
-    assert await ask(host, put, newest) == (B, [])
+    assert await ask(host, put, newest) == (B, len(newest.encode()), [])
     assert await there(host) == [(B, newest)]
 
 
@@ -187,7 +187,7 @@ async def test_what_cannot_be_read_is_told_and_not_lost_in_silence(host, content
     ((name, reason),) = await there(host)
     assert (name, reason.startswith(UNREADABLE[content])) == (A, True)
     new = a_snapshot()
-    name, discarded = await ask(host, put, new)
+    name, _, discarded = await ask(host, put, new)
     assert (name, [each.name for each in discarded]) == (B, [A])
     assert await there(host) == [(B, new)]
 
@@ -208,7 +208,7 @@ async def test_the_older_one_counts_where_the_newer_one_cannot_be_read(host):
     await preserve(host, A, b"{")
     assert (await there(host))[0] == (B, old)
     new = a_snapshot()
-    name, discarded = await ask(host, put, new)
+    name, _, discarded = await ask(host, put, new)
     assert (name, [each.name for each in discarded]) == (A, [A])
     assert await there(host) == [(A, new)]
 
