@@ -19,7 +19,16 @@ IFF_NOARP: Final = 0x80
 IFF_PROMISC: Final = 0x100
 IFF_ALLMULTI: Final = 0x200
 IFF_MULTICAST: Final = 0x1000
-IFF_TAP: Final = 2
+
+IFF_TAP: Final = 0x2
+IFF_MULTI_QUEUE: Final = 0x100
+IFF_NO_PI: Final = 0x1000
+IFF_VNET_HDR: Final = 0x4000
+IFF_TUN_EXCL: Final = 0x8000
+TUNSETIFF: Final = 0x400454CA
+TUNSETPERSIST: Final = 0x400454CB
+TUNSETOWNER: Final = 0x400454CC
+TUNSETGROUP: Final = 0x400454CE
 
 BOND_FOM_ACTIVE: Final = 1
 IFLA_VXLAN_VNIFILTER: Final = 30
@@ -29,7 +38,18 @@ MACVLAN_FLAG_NOPROMISC: Final = 1
 VLAN_FLAGS: Final = 0x1F
 """All that there are: the kernel refuses a mask of more."""
 
-# VLANs of a bridge (if_bridge.h)
+# Bridges (if_bridge.h)
+
+BR_BOOLOPT: Final = (
+    "no_linklocal_learn",
+    "mcast_vlan_snooping",
+    "mst_enabled",
+    "mdb_offload_fail_notification",
+    "fdb_local_vlan_0",
+)
+"""By their bits, as ip-link(8) calls them."""
+
+# VLANs of a bridge
 
 BRIDGE_FLAGS_SELF: Final = 0x2
 BRIDGE_VLAN_INFO_PVID: Final = 0x2
@@ -89,6 +109,7 @@ NUD_NOARP: Final = 0x40
 NUD_PERMANENT: Final = 0x80
 NTF_SELF: Final = 0x2
 NTF_MASTER: Final = 0x4
+NTF_PROXY: Final = 0x8
 NTF_EXT_LEARNED: Final = 0x10
 NTF_OFFLOADED: Final = 0x20
 NTF_STICKY: Final = 0x40

@@ -9,10 +9,11 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from luod.errors import LuodError
 from luod.network.abi import (
+    NTF_PROXY,
     RT_TABLE_MAIN,
     RTN_BLACKHOLE,
     RTN_PROHIBIT,
@@ -236,6 +237,7 @@ class Vxlan(Settings):
     remcsum_rx: U8 | None = None
     collect_metadata: U8 | None = None
     df: U8 | None = None
+    localbypass: U8 | None = None
     gbp: bool | None = None
     gpe: bool | None = None
     remcsum_nopartial: bool | None = None
@@ -354,6 +356,8 @@ class Nexthop(Record):
     """Of either family."""
     weight: Annotated[int, Field(ge=1, le=256)] = 1
     onlink: bool = False
+    realms: U32 | None = None
+    """For accounting: that of the source << 16 | that of the destination."""
 
 
 class Route(Record):
@@ -385,6 +389,7 @@ class Rule(Record):
     action: U8
     table: U32 | None = None
     goto: U32 | None = None
+    realms: U32 | None = None
     invert: bool = False
     source: str | None = None
     destination: str | None = None
@@ -405,14 +410,20 @@ class Rule(Record):
 
 
 class Neighbour(Record):
-    """One that stays (NUD_PERMANENT)."""
+    """One that stays (NUD_PERMANENT); or an address that this host answers for (NTF_PROXY), which has no MAC."""
 
     link: Name
     family: Family
     address: str
-    mac: Mac
+    mac: Mac | None = None
     flags: U8 = 0
-    """NTF_ROUTER."""
+    """NTF_ROUTER, NTF_PROXY."""
+
+    @model_validator(mode="after")
+    def _has_a_mac(self) -> Self:
+        if self.mac is None and not self.flags & NTF_PROXY:
+            raise ValueError("it has no MAC")
+        return self
 
 
 class Vid(Record):

@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Iterable
 from typing import Final, TypeAlias
 
-from luod.network.abi import NTF_MASTER
+from luod.network.abi import NTF_MASTER, NTF_PROXY
 from luod.network.model import Address, FdbEntry, Link, Neighbour, Route, Rule, Veth, Vid, Vxlan
 
 PREFERRED: Final = ("settings.primary", "port.backup_port")
@@ -28,7 +28,7 @@ def key(thing: Thing) -> Hashable:
         case Rule():
             return thing
         case Neighbour():
-            return Neighbour, thing.link, thing.family, thing.address
+            return Neighbour, thing.link, thing.family, thing.address, thing.flags & NTF_PROXY
         case FdbEntry() if is_one_of_many(thing):
             return FdbEntry, thing.link, thing.mac, thing.destination, thing.port, thing.vni, thing.src_vni, thing.via
         case FdbEntry():

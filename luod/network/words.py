@@ -10,6 +10,7 @@ from luod.network.abi import (
     FR_ACT_UNREACHABLE,
     IFF_TAP,
     NTF_MASTER,
+    NTF_PROXY,
     NUD_PERMANENT,
     RT_TABLE_DEFAULT,
     RT_TABLE_LOCAL,
@@ -95,7 +96,9 @@ def _words(thing: Thing) -> Iterator[str]:
         case Rule():
             yield from _rule(thing)
         case Neighbour():
-            yield f"neighbour {thing.address} lladdr {thing.mac} dev {thing.link}"
+            proxied = thing.flags & NTF_PROXY
+            yield f"neighbour proxy {thing.address}" if proxied else f"neighbour {thing.address} lladdr {thing.mac}"
+            yield f"dev {thing.link}"
         case FdbEntry():
             yield f"fdb {thing.mac} dev {thing.link}"
             yield from _fdb(thing)
@@ -140,8 +143,15 @@ def _nexthop(nexthop: Nexthop) -> Iterator[str]:
         yield f"dev {nexthop.link}"
     if nexthop.weight > 1:
         yield f"weight {nexthop.weight}"
+    if nexthop.realms is not None:
+        yield f"realms {_realms(nexthop.realms)}"
     if nexthop.onlink:
         yield "onlink"
+
+
+def _realms(both: int) -> str:
+    source, destination = divmod(both, 1 << 16)
+    return f"{source}/{destination}" if source else str(destination)
 
 
 def _rule(rule: Rule) -> Iterator[str]:
@@ -164,6 +174,8 @@ def _rule(rule: Rule) -> Iterator[str]:
         ("tun_id", rule.tun_id),
     )
     yield from (f"{word} {value}" for word, value in selectors if value is not None)
+    if rule.realms is not None:
+        yield f"realms {_realms(rule.realms)}"
     if rule.l3mdev:
         yield "lookup [l3mdev-table]"
     elif rule.goto is not None:

@@ -309,6 +309,18 @@ REST = {
         ip -6 rule add table 100 priority 6 tun_id 12
         """,
     ),
+    "realms": (
+        ("veth", "realms"),
+        """
+        ip link add v0 type veth peer name w0
+        ip link set w0 up
+        ip link set v0 up
+        ip address add 10.0.0.1/24 dev v0
+        ip route add 10.1.0.0/16 via 10.0.0.2 realms 3/4
+        ip route add 10.2.0.0/16 nexthop via 10.0.0.2 realms 5 nexthop via 10.0.0.3 realms 6
+        ip rule add from 10.0.0.0/8 table 100 realms 7/8 priority 5
+        """,
+    ),
     "neighbours": (
         ("veth",),
         """
@@ -317,6 +329,8 @@ REST = {
         ip link set v0 up
         ip neighbour add 10.0.0.2 lladdr 02:00:00:00:00:02 dev v0
         ip neighbour add fd00::2 lladdr 02:00:00:00:00:02 dev v0 router
+        ip neighbour add proxy 10.0.0.2 dev v0
+        ip neighbour add proxy fd00::3 dev v0
         """,
     ),
 }

@@ -125,7 +125,8 @@ def rules(namespace):
 def neighbours(namespace):
     """Those that stay; the others come and go."""
     found = [neighbour for neighbour in namespace.ip("neigh", "show") if "PERMANENT" in neighbour["state"]]
-    return sorted(found, key=lambda neighbour: _words(neighbour, "dev", "dst"))
+    proxied = namespace.ip("neigh", "show", "proxy")
+    return [sorted(each, key=lambda neighbour: _words(neighbour, "dev", "dst")) for each in (found, proxied)]
 
 
 def fdb(namespace):

@@ -93,6 +93,9 @@ _MADE_BY = {
     "the metric of an address": ["ip link set lo up", "ip address add 10.0.0.1/24 dev lo metric 5"],
     "nexthop objects": ["ip link set lo up", "ip nexthop add id 1 dev lo"],
     "IPv6 subtrees": ["ip link set lo up", "ip route add fd00::/8 from fd01::/16 dev lo"],
+    "local bypass": ["ip link add new type vxlan id 2 dstport 4789 nolocalbypass"],
+    "options of bridges": ["ip link add new type bridge no_linklocal_learn 1"],
+    "parts of a port": ["ip rule add sport 0x100/0xff00 table 7"],
     "realms": ["test -e /proc/net/rt_acct"],
     "lightweight tunnels": [
         "ip link set lo up",

@@ -445,17 +445,29 @@ def test_a_tun_has_no_mac(namespace, link):
         ("noudpcsum", {"udp_csum": 0}),
         ("udpcsum udp6zerocsumtx udp6zerocsumrx", {"udp_csum": 1, "udp_zero_csum6_tx": 1, "udp_zero_csum6_rx": 1}),
         ("remcsumtx remcsumrx", {"remcsum_tx": 1, "remcsum_rx": 1}),
+        ("nolocalbypass", {"localbypass": 0}),
         ("gbp", {"gbp": True}),
         ("gpe external", {"gpe": True, "collect_metadata": 1}),
     ],
 )
 def test_a_vxlan(namespace, link, words, settings):
     veth(namespace, "v")
+    if words == "nolocalbypass":
+        need("local bypass")
     number = 0 if "external" in words else 42
     namespace.do(f"ip link add vx type vxlan {'' if 'external' in words else 'id 42'} dstport 4789 {words}")
     seen = link("vx")
     assert (seen.kind, seen.lower, seen.settings.id, seen.settings.port) == ("vxlan", None, number, 4789)
     assert {name: getattr(seen.settings, name) for name in settings} == settings
+
+
+def test_an_option_of_a_bridge_that_is_not_handed_over_is_told(namespace, see):
+    need("options of bridges")
+    namespace.do("ip link add br0 type bridge no_linklocal_learn 1")
+    seen = see()
+    assert "br0" in {link.name for link in seen.links}
+    (left,) = seen.left_out
+    assert (left.what, left.reason, left.link) == ("no_linklocal_learn of br0", "it isn't handed over", "br0")
 
 
 def test_a_vxlan_that_filters_by_vni_is_left_out(namespace, see):
@@ -744,13 +756,24 @@ def test_a_rule_where_a_usual_one_was(namespace, see):
     assert see().rules == (Rule(family="inet", priority=0, action=1, table=255, source="10.0.0.0/8", protocol=0),)
 
 
-def test_a_rule_with_a_selector_that_is_not_known_is_left_out(namespace, see):
+def test_what_is_accounted(routed, see):
     need("realms")
-    namespace.do("ip rule add priority 77 from 10.0.0.0/8 realms 3/4 iif lo table 7")
+    routed.do(
+        "ip rule add priority 77 from 10.0.0.0/8 realms 3/4 table 7",
+        "ip route add 10.1.0.0/16 via 10.0.0.7 realms 5",
+    )
+    seen = see()
+    assert [rule.realms for rule in seen.rules] == [3 << 16 | 4]
+    assert [hop.realms for route in seen.routes if route.destination == "10.1.0.0/16" for hop in route.nexthops] == [5]
+
+
+def test_a_rule_with_a_selector_that_is_not_known_is_left_out(namespace, see):
+    need("parts of a port")
+    namespace.do("ip rule add priority 77 from 10.0.0.0/8 sport 0x100/0xff00 iif lo table 7")
     seen = see()
     assert seen.rules == ()
     (left,) = seen.left_out
-    assert (left.what, left.link) == ("rule 77: from 10.0.0.0/8 iif lo lookup 7", "lo")
+    assert (left.what, left.link) == ("rule 77: from 10.0.0.0/8 iif lo sport 256-256 lookup 7", "lo")
 
 
 def test_neighbours_that_stay(routed, see):
@@ -763,6 +786,7 @@ def test_neighbours_that_stay(routed, see):
     assert see().neighbours == (
         Neighbour(link="e1", family="inet", address="10.0.0.7", mac=MAC),
         Neighbour(link="e1", family="inet6", address="fd00::7", mac=MAC, flags=0x80),
+        Neighbour(link="e1", family="inet", address="10.0.0.9", flags=0x8),
     )
 
 

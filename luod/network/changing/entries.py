@@ -96,6 +96,8 @@ def _hop(nexthop: Nexthop, of: Route, number: Number) -> dict[str, Any]:
             attributes.append(("RTA_GATEWAY", nexthop.gateway))
         else:
             attributes.append(("RTA_VIA", {"family": family, "addr": nexthop.gateway}))
+    if nexthop.realms is not None:
+        attributes.append(("RTA_FLOW", nexthop.realms))
     return {
         "oif": number(nexthop.link) if nexthop.link is not None else 0,
         "hops": nexthop.weight - 1,
@@ -112,13 +114,14 @@ def rule(entry: Rule) -> dict[str, Any]:
         **_prefix("src", entry.source),
         **_prefix("dst", entry.destination),
         **{name: getattr(entry, name) for name in _SAME_OF_RULES},
+        "FRA_FLOW": entry.realms,
         **{name: f"{of[0]}:{of[1]}" for name, of in ranges.items() if of is not None},
     }
     return _given(said)
 
 
 def neighbour(entry: Neighbour, number: Number) -> dict[str, Any]:
-    return {
+    said = {
         "family": FAMILIES[entry.family],
         "ifindex": number(entry.link),
         "dst": entry.address,
@@ -126,6 +129,7 @@ def neighbour(entry: Neighbour, number: Number) -> dict[str, Any]:
         "state": NUD_PERMANENT,
         "flags": entry.flags,
     }
+    return _given(said)
 
 
 def fdb(entry: FdbEntry, number: Number) -> dict[str, Any]:

@@ -5,17 +5,17 @@ import os
 import struct
 from typing import Final
 
+from luod.network.abi import (
+    IFF_MULTI_QUEUE,
+    IFF_NO_PI,
+    IFF_TUN_EXCL,
+    IFF_VNET_HDR,
+    TUNSETGROUP,
+    TUNSETIFF,
+    TUNSETOWNER,
+    TUNSETPERSIST,
+)
 from luod.network.model import Tun
-
-TUNSETIFF: Final = 0x400454CA
-TUNSETPERSIST: Final = 0x400454CB
-TUNSETOWNER: Final = 0x400454CC
-TUNSETGROUP: Final = 0x400454CE
-
-IFF_MULTI_QUEUE: Final = 0x0100
-IFF_NO_PI: Final = 0x1000
-IFF_VNET_HDR: Final = 0x4000
-IFF_TUN_EXCL: Final = 0x8000
 
 DEVICE: Final = "/dev/net/tun"
 

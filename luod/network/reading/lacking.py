@@ -6,6 +6,7 @@ from typing import Any, Final, TypeAlias
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg, macvx_data, protinfo_bridge
 from pyroute2.netlink.rtnl.ifinfmsg.plugins.bond import bond
+from pyroute2.netlink.rtnl.ifinfmsg.plugins.vxlan import vxlan
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 Attributes: TypeAlias = tuple[tuple[int, str, str], ...]
@@ -13,7 +14,10 @@ Attributes: TypeAlias = tuple[tuple[int, str, str], ...]
 LACKING: Final[tuple[tuple[type[Any], Attributes], ...]] = (
     (ifaddrmsg, ((9, "IFA_RT_PRIORITY", "uint32"), (11, "IFA_PROTO", "uint8"))),
     (rtmsg.metrics, ((16, "RTAX_CC_ALGO", "asciiz"), (17, "RTAX_FASTOPEN_NO_COOKIE", "uint32"))),
-    (ifinfmsg.ifinfo.bridge_data, ((45, "IFLA_BR_VLAN_STATS_PER_PORT", "uint8"),)),
+    (
+        ifinfmsg.ifinfo.bridge_data,
+        ((45, "IFLA_BR_VLAN_STATS_PER_PORT", "uint8"), (46, "IFLA_BR_MULTI_BOOLOPT", "cdata")),
+    ),
     (protinfo_bridge, ((39, "IFLA_BRPORT_LOCKED", "uint8"), (40, "IFLA_BRPORT_MAB", "uint8"))),
     (
         bond,
@@ -24,6 +28,7 @@ LACKING: Final[tuple[tuple[type[Any], Attributes], ...]] = (
         ),
     ),
     (ifinfmsg.ifinfo.bond_slave_data, ((9, "IFLA_BOND_SLAVE_PRIO", "int32"),)),
+    (vxlan, ((31, "IFLA_VXLAN_LOCALBYPASS", "uint8"),)),
     (macvx_data, ((7, "IFLA_MACVLAN_BC_QUEUE_LEN", "uint32"),)),
 )
 """By the class of the message, or of the attribute, that they are in: number (include/uapi/linux), name, type."""

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from pyroute2 import IPRoute
 from luod.network.abi import (
     ARPHRD_LOOPBACK,
     BOND_FOM_ACTIVE,
+    BR_BOOLOPT,
     IFF_ALLMULTI,
     IFF_MULTICAST,
     IFF_NOARP,
@@ -118,6 +120,8 @@ class Links:
                 continue
             if NO_TEXT in (seen.told("IFLA_IFALIAS") or ""):
                 yield LeftOut(what=f"alias of {seen.name}", reason="it is no text", link=seen.name)
+            for option in _options(seen):
+                yield LeftOut(what=f"{option} of {seen.name}", reason="it isn't handed over", link=seen.name)
 
     def _link(self, seen: Seen) -> Link:
         """Raises _NotCarried."""
@@ -197,6 +201,16 @@ class Links:
             given["ttl_inherit"] = bool(inherit[0])
         return settings(**given)
 
+
+def _options(bridge: Seen) -> Iterator[str]:
+    """Those that are on, of a bridge: struct br_boolopt_multi."""
+    if (said := bridge.data.raw("IFLA_BR_MULTI_BOOLOPT")) and bridge.kind == "bridge":
+        on, _ = _BOOLOPT_MULTI.unpack(said)
+        names = (*BR_BOOLOPT, *(f"boolopt {bit}" for bit in range(len(BR_BOOLOPT), 32)))
+        yield from (name for bit, name in enumerate(names) if on >> bit & 1)
+
+
+_BOOLOPT_MULTI: Final = struct.Struct("=II")
 
 _MACVLAN_MODES: Final = MACVLAN_MODES | {"none": 0}
 _MACVLAN_FLAGS: Final = {"none": 0, "nopromisc": MACVLAN_FLAG_NOPROMISC}

@@ -106,8 +106,8 @@ def dump(method: Callable[..., Iterable[Any]], **asked: Any) -> list[Any]:
     until = time.monotonic() + PATIENCE
     while True:
         try:
-            # `match` keeps pyroute2 before 0.9 from taking what is asked as a filter.
-            messages = list(method("dump", match={}, **asked))
+            # Without these pyroute2 takes what is asked as a filter of the answer: `match` is for those before 0.9.
+            messages = list(method("dump", match={}, dump_filter=None, **asked))
         except NetlinkError as error:
             if error.code in {errno.EAFNOSUPPORT, errno.EOPNOTSUPP}:
                 return []

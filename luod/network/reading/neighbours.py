@@ -11,6 +11,7 @@ from luod.network.abi import (
     NTF_EXT_LEARNED,
     NTF_MASTER,
     NTF_OFFLOADED,
+    NTF_PROXY,
     NTF_ROUTER,
     NTF_SELF,
     NTF_STICKY,
@@ -26,14 +27,13 @@ _SETTABLE: Final = NTF_SELF | NTF_MASTER | NTF_EXT_LEARNED | NTF_STICKY
 
 
 def neighbours(ip: IPRoute, links: Links) -> Iterator[Neighbour | LeftOut]:
-    for message in dump(ip.neigh, family=AF_UNSPEC):
+    for message in (*dump(ip.neigh, family=AF_UNSPEC), *dump(ip.neigh, family=AF_UNSPEC, flags=NTF_PROXY)):
         family, link = FAMILIES.get(message["family"]), links.name(message["ifindex"])
-        if family is None or link is None or not message["state"] & NUD_PERMANENT:
+        if family is None or link is None:
             continue
-        told = Told(message)
-        mac = told("NDA_LLADDR")
-        if mac:
-            address, flags = told("NDA_DST"), message["flags"] & NTF_ROUTER
+        told, flags = Told(message), message["flags"] & (NTF_ROUTER | NTF_PROXY)
+        address, mac = told("NDA_DST"), told("NDA_LLADDR")
+        if flags & NTF_PROXY or (message["state"] & NUD_PERMANENT and mac):
             try:
                 yield Neighbour(link=link, family=family, address=address, mac=mac, flags=flags)
             except ValidationError as error:

@@ -101,6 +101,7 @@ def _nexthop(links: Links, hop: _Hop) -> Nexthop:
         gateway=via["addr"] if via else hop.told("RTA_GATEWAY"),
         weight=hop.weight,
         onlink=bool(hop.flags & RTNH_F_ONLINK),
+        realms=hop.told("RTA_FLOW"),
     )
 
 

@@ -38,7 +38,7 @@ def rules(ip: IPRoute) -> Iterator[Rule | LeftOut]:
         except ValidationError as error:
             yield LeftOut.refused(f"rule {told('FRA_PRIORITY') or 0} of {family}", error, None)
             continue
-        if "FRA_FLOW" in told or not all(_is_a_whole_port(*each) for each in told.unknown()):
+        if not all(_is_a_whole_port(*each) for each in told.unknown()):
             reason = "it has a selector that isn't handed over"
             yield LeftOut(what=said(rule), reason=reason, link=rule.iifname or rule.oifname)
         elif not _is_usual(rule):
@@ -54,6 +54,7 @@ def _rule(message: Any, family: Family, told: Told) -> Rule:
         action=message["action"],
         table=(told("FRA_TABLE") or None) if message["action"] == FR_ACT_TO_TBL else None,
         goto=told("FRA_GOTO") if message["action"] == FR_ACT_GOTO else None,
+        realms=told("FRA_FLOW"),
         invert=bool(message["flags"] & FIB_RULE_INVERT),
         source=f"{told('FRA_SRC')}/{message['src_len']}" if "FRA_SRC" in told else None,
         destination=f"{told('FRA_DST')}/{message['dst_len']}" if "FRA_DST" in told else None,
