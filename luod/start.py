@@ -1,6 +1,7 @@
 """What luod takes over when it starts, and what it holds from then on."""
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from luod.errors import KernelFailed
 from luod.flight import Recorder
 from luod.holdings import Holdings
 from luod.kernel.api import KernelError
+from luod.kernel.device import PATH
 from luod.kernel.find import kernel_at
 from luod.kernel.shared import SharedKernel
 from luod.policy import Policy
@@ -71,6 +73,8 @@ def take_over(
     fd_store: FdStore,
 ) -> Held | Nothing:
     """Take over what there is: `kept` is what the fd store brought. Raises StartError."""
+    if config.device != PATH and not os.path.exists(config.device):
+        raise StartError(f"{config.device}: there is no such device, nor a simulated kernel")
     try:
         kernel = SharedKernel(kernel_at(config.device))
         recovered = recover(kernel, fd_store, kept, lambda: _expected(config, kernel.boot_id))

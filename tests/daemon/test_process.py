@@ -1,5 +1,6 @@
 """luod as a process: how it starts, stops and is killed, and what it says of it."""
 
+import errno
 import json
 import os
 import signal
@@ -119,6 +120,13 @@ def test_a_second_luod_on_the_same_kernel_is_refused_and_harms_nothing(sim, tmp_
         client.retrieve("ram")[0].close()
 
 
+def test_a_device_that_is_not_there_is_named(tmp_path):
+    device = tmp_path / "sim"
+    ran = luod("--device", device, "--socket", tmp_path / "luod", "--runtime-directory", tmp_path)
+    assert ran.returncode == 1
+    assert ran.stderr == f"luod: {device}: there is no such device, nor a simulated kernel\n"
+
+
 def test_a_socket_that_somebody_listens_on_is_left_alone(sim, tmp_path):
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(tmp_path / "io.luod"))
@@ -224,8 +232,9 @@ def test_a_socket_that_is_announced_but_not_there_is_refused(sim, tmp_path):
     assert (ran.returncode, ran.stderr) == (1, f"luod: {COMPLAINT}: [Errno 9] Bad file descriptor\n")
 
 
-def test_without_live_update_it_serves_and_tells_why_it_can_do_nothing(tmp_path):
-    with luod_running(str(tmp_path / "no-device"), tmp_path / "run") as path, connect(path) as client:
+def test_without_live_update_it_serves_and_tells_why_it_can_do_nothing(sim, tmp_path):
+    sim.kexec(open_error=errno.ENOENT)
+    with luod_running(sim.path, tmp_path / "run") as path, connect(path) as client:
         status = client.status()
         assert status.phase == "unavailable"
         assert "liveupdate=on" in status.device["reason"]

@@ -39,10 +39,11 @@ def test_the_lines_of_client_code_begin_and_go_on_after_a_live_update(sim, tmp_p
 def test_the_commands_without_the_kernel_are_a_live_update_from_beginning_to_end(tmp_path):
     shown = re.search(r"## Without the kernel\n.*?```sh\n(.*?)\n\n(.*?)\n([^\n]*)\n```", README.read_text(), re.DOTALL)
     begin, update, end = (commands.replace("/tmp", str(tmp_path)) for commands in shown.groups())
-    script = f"set -m\n{begin}\n{until('Generation  0')}\n{update}\n{until('Generation  1')}\n{end}\nwait"
+    given_up = f"trap '{end.partition('#')[0].strip()}; exit 1' TERM"
+    script = f"set -m\n{given_up}\n{begin}\n{until('Generation  0')}\n{update}\n{until('Generation  1')}\n{end}\nwait"
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     ran = subprocess.run(
-        ["bash", "-c", script], stderr=subprocess.PIPE, text=True, timeout=60, env=os.environ | {"PATH": path}
+        ["timeout", "100", "bash", "-c", script], stderr=subprocess.PIPE, text=True, env=os.environ | {"PATH": path}
     )
     assert re.search(r"luod supervise: letting go of \d+ descriptors\n", ran.stderr)
 
