@@ -143,16 +143,38 @@ class Departures:
             return
         self._updates.go_on("the network is written down")
         began = time.monotonic()
-        try:
-            await _in_thread(lambda: means.write_network_down(links))
-        except NotWrittenDown as error:
-            if not update.force:
-                raise errors.UpdateAborted(f"the network can't be written down: {error}") from None
-            log.warning("live update %d goes on although the network isn't written down: %s", update.number, error)
-        else:
+        why_not = await self._why_not_written_down(update, links)
+        if why_not is None:
             means.recorder.note("network")
+        elif update.force:
+            log.warning("live update %d goes on although the network isn't written down: %s", update.number, why_not)
+        else:
+            raise errors.UpdateAborted(f"the network can't be written down: {why_not}")
         # Those who take part have as long as they were given, whatever was waited for before they are asked.
         update.deadline_usec += round((time.monotonic() - began) * 1e6)
+
+    async def _why_not_written_down(self, update: LiveUpdate, links: Sequence[str]) -> NotWrittenDown | None:
+        """Why these aren't written down, if they aren't. Whoever aborts needn't wait for those who do it: they end by
+        themselves, and what they have written is as good as by hand. Raises UpdateAborted.
+        """
+        why_not: NotWrittenDown | None = None
+
+        async def write() -> None:
+            nonlocal why_not
+            try:
+                await trio.to_thread.run_sync(self._means.write_network_down, links, abandon_on_cancel=True)
+            except NotWrittenDown as error:
+                why_not = error
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write)
+            heard = self._bell.rings
+            while update.abort_reason is None:
+                heard = await self._bell.wait(heard)
+            nursery.cancel_scope.cancel()
+        self._updates.go_on()
+        return why_not
 
     async def _require_good(self, update: LiveUpdate) -> Facts:
         """Look at everything. Raises PreflightFailed, unless the operator knows and goes all the same: if anywhere."""

@@ -1,39 +1,17 @@
 """What holds for every test: it leaves no descriptor, no process and no unexpected word in the log behind."""
 
 import logging
-import os
 import signal
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
+from leftovers import children, open_descriptors
 from luod.sim.process import simulator
 
 
 def pytest_configure():
     """Ctrl-C means what it means, for what tests start too: a shell's background jobs ignore it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def open_descriptors():
-    """What is open in this process, by number."""
-    found = {}
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            found[int(number)] = os.readlink(f"/proc/self/fd/{number}")
-        except FileNotFoundError:  # the one that listed them
-            continue
-    return found
-
-
-def children():
-    """The processes that this one started and that are still there."""
-    found = set()
-    for task in Path("/proc/self/task").iterdir():
-        with suppress(FileNotFoundError):  # a thread that has ended meanwhile
-            found |= {int(pid) for pid in (task / "children").read_text().split()}
-    return found
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,7 @@ import trio.lowlevel
 
 from daemon.conftest import Host
 from eventually import eventually
+from leftovers import children
 from luod import errors, handover, sealed
 from luod.client import Disconnected, connect
 from luod.config import Network
@@ -734,6 +735,21 @@ async def test_who_takes_part_has_its_time_however_long_the_network_takes(host, 
             await host.update(force=True, deadline=1)
     await host.arrive()
     assert await contents(host, "ram") == {0: b"one"}
+
+
+async def test_whoever_aborts_does_not_wait_until_the_network_is_written_down(host, handing):
+    await handing("lo")
+    await preserve(host, "ram", b"one")
+    await host.load()
+    said, before = [], children()
+    with alone(host.directory), pytest.RaisesGroup(pytest.RaisesExc(errors.UpdateAborted, match="not today")):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(host.begin, said)
+            await eventually(lambda: "the network is written down" in [progress.detail for progress in said])
+            async with host.client() as luod:
+                await luod.abort_update("not today")
+    await eventually(lambda: children() == before)
+    await all_is_as_before(host, "ram", b"one")
 
 
 async def test_a_broken_report_of_the_network_is_a_problem_in_the_status(host, tmp_path):
