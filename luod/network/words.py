@@ -174,8 +174,6 @@ def _rule(rule: Rule) -> Iterator[str]:
         ("tun_id", rule.tun_id),
     )
     yield from (f"{word} {value}" for word, value in selectors if value is not None)
-    if rule.realms is not None:
-        yield f"realms {_realms(rule.realms)}"
     if rule.l3mdev:
         yield "lookup [l3mdev-table]"
     elif rule.goto is not None:
@@ -184,6 +182,8 @@ def _rule(rule: Rule) -> Iterator[str]:
         yield _RULE_ACTIONS[rule.action]
     elif rule.table is not None:
         yield f"lookup {_TABLES.get(rule.table, rule.table)}"
+    if rule.realms is not None:
+        yield f"realms {_realms(rule.realms)}"
 
 
 def _fdb(entry: FdbEntry) -> Iterator[str]:

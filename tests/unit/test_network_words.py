@@ -66,6 +66,11 @@ def a_route(destination="10.0.0.0/8", *nexthops, **fields):
             Rule(family="inet", priority=5, action=1, table=254, invert=True, dport_range=(1, 2), iifname="lo"),
             "rule 5: not from all iif lo dport 1-2 lookup main",
         ),
+        (
+            a_route("10.0.0.0/8", Nexthop(link="a", realms=3 << 16 | 4), Nexthop(link="b", realms=5)),
+            "route 10.0.0.0/8 nexthop dev a realms 3/4 nexthop dev b realms 5",
+        ),
+        (Rule(family="inet", priority=5, action=1, table=7, realms=5), "rule 5: from all lookup 7 realms 5"),
         (Rule(family="inet", priority=6, action=2, goto=9), "rule 6: from all goto 9"),
         (Rule(family="inet6", priority=6, action=6, destination="fd00::/8"), "rule 6: from all to fd00::/8 blackhole"),
         (Rule(family="inet6", priority=6, action=1, table=254), "rule 6: inet6 from all lookup main"),
@@ -74,6 +79,7 @@ def a_route(destination="10.0.0.0/8", *nexthops, **fields):
             Neighbour(link="br0", family="inet", address="10.0.0.2", mac=A_MAC),
             f"neighbour 10.0.0.2 lladdr {A_MAC} dev br0",
         ),
+        (Neighbour(link="br0", family="inet", address="10.0.0.2", flags=8), "neighbour proxy 10.0.0.2 dev br0"),
         (
             FdbEntry(link="tap0", mac=A_MAC, state=0x40, flags=4, vlan=5),
             f"fdb {A_MAC} dev tap0 vlan 5 master static",
