@@ -6,9 +6,10 @@ again, and those who were asked are told. Only a reboot that comes to it ends a 
 
 import logging
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Final, TypeVar
 
 import trio
@@ -143,38 +144,39 @@ class Departures:
             return
         self._updates.go_on("the network is written down")
         began = time.monotonic()
-        why_not = await self._why_not_written_down(update, links)
-        if why_not is None:
-            means.recorder.note("network")
-        elif update.force:
-            log.warning("live update %d goes on although the network isn't written down: %s", update.number, why_not)
+        try:
+            await self._unless_aborted(update, lambda: means.write_network_down(links))
+        except (NotWrittenDown, OSError) as error:
+            if not update.force:
+                raise errors.UpdateAborted(f"the network can't be written down: {error}") from None
+            log.warning("live update %d goes on although the network isn't written down: %s", update.number, error)
         else:
-            raise errors.UpdateAborted(f"the network can't be written down: {why_not}")
+            means.recorder.note("network")
         # Those who take part have as long as they were given, whatever was waited for before they are asked.
         update.deadline_usec += round((time.monotonic() - began) * 1e6)
 
-    async def _why_not_written_down(self, update: LiveUpdate, links: Sequence[str]) -> NotWrittenDown | None:
-        """Why these aren't written down, if they aren't. Whoever aborts needn't wait for those who do it: they end by
-        themselves, and what they have written is as good as by hand. Raises UpdateAborted.
+    async def _unless_aborted(self, update: LiveUpdate, work: Callable[[], None]) -> None:
+        """Do what may block for long. Whoever aborts needn't wait for it: it goes on alone, and nobody hears of it.
+        Raises UpdateAborted, and what `work` does.
         """
-        why_not: NotWrittenDown | None = None
+        ended: list[Exception | None] = []
 
-        async def write() -> None:
-            nonlocal why_not
+        def do() -> None:
             try:
-                await trio.to_thread.run_sync(self._means.write_network_down, links, abandon_on_cancel=True)
-            except NotWrittenDown as error:
-                why_not = error
-            nursery.cancel_scope.cancel()
+                work()
+                ended.append(None)
+            except Exception as error:
+                ended.append(error)
+            with suppress(trio.RunFinishedError):
+                self._bell.ring()
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(write)
-            heard = self._bell.rings
-            while update.abort_reason is None:
-                heard = await self._bell.wait(heard)
-            nursery.cancel_scope.cancel()
-        self._updates.go_on()
-        return why_not
+        heard = self._bell.rings
+        threading.Thread(target=do, daemon=True).start()
+        while not ended and update.abort_reason is None:
+            heard = await self._bell.wait(heard)
+        self._updates.go_on()  # raises where it is aborted
+        if ended[0] is not None:
+            raise ended[0]
 
     async def _require_good(self, update: LiveUpdate) -> Facts:
         """Look at everything. Raises PreflightFailed, unless the operator knows and goes all the same: if anywhere."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from luod.config import Config
 from luod.custody import Custodian
 from luod.errors import KernelFailed
+from luod.fds import FdBundle
 from luod.flight import Recorder
 from luod.holdings import Holdings
 from luod.kernel.api import KernelError
@@ -73,7 +74,8 @@ def take_over(
     fd_store: FdStore,
 ) -> Held | Nothing:
     """Take over what there is: `kept` is what the fd store brought. Raises StartError."""
-    if config.device != PATH and not os.path.exists(config.device):
+    if config.device != PATH and _is_missing(config.device):
+        FdBundle(each.fd for each in kept).close()
         raise StartError(f"{config.device}: there is no such device, nor a simulated kernel")
     try:
         kernel = SharedKernel(kernel_at(config.device))
@@ -99,6 +101,15 @@ def take_over(
     )
     go_on(holdings, recovered.successors)
     return Held(kernel, holdings, Custodian(holdings), recovered)
+
+
+def _is_missing(path: str) -> bool:
+    """Whether nothing is there; nobody knows where luod mustn't look."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
+    return False
 
 
 def _expected(config: Config, boot_id: str) -> "Origin | None":

@@ -79,8 +79,8 @@ def snapshot_network(
             said = {"session": taken.name, "snapshot": wire(taken.snapshot), "discarded": []}
             _say_nothing(options, "a live update is on its way, and has had it taken", said)
             return
-        snapshot = _selected(wanted)
         with alone(directory or config.runtime_directory):
+            snapshot = _selected(wanted)
             kept = _kept(luod, snapshot)
     discarded = [{"session": each.name, "reason": each.reason} for each in kept.unread]
     if options.json:

@@ -10,7 +10,7 @@ RTMGRP_LINK: Final = 1
 RTEXT_FILTER_BRVLAN_COMPRESSED: Final = 0x4
 RTEXT_FILTER_SKIP_STATS: Final = 0x8
 
-# Links (if_arp.h, if.h, if_link.h, if_bonding.h, if_tun.h, if_vlan.h)
+# Links (if_arp.h, if.h, if_link.h)
 
 ARPHRD_LOOPBACK: Final = 772
 
@@ -19,6 +19,11 @@ IFF_NOARP: Final = 0x80
 IFF_PROMISC: Final = 0x100
 IFF_ALLMULTI: Final = 0x200
 IFF_MULTICAST: Final = 0x1000
+IFF_LOWER_UP: Final = 0x10000
+IN6_ADDR_GEN_MODE_STABLE_PRIVACY: Final = 2
+
+
+# Taps, and tuns (if_tun.h)
 
 IFF_TAP: Final = 0x2
 IFF_MULTI_QUEUE: Final = 0x100
@@ -30,6 +35,9 @@ TUNSETPERSIST: Final = 0x400454CB
 TUNSETOWNER: Final = 0x400454CC
 TUNSETGROUP: Final = 0x400454CE
 
+# Kinds of links (if_link.h, if_bonding.h, if_vlan.h)
+
+BOND_MODE_8023AD: Final = 4
 BOND_FOM_ACTIVE: Final = 1
 IFLA_VXLAN_VNIFILTER: Final = 30
 MACVLAN_MACADDR_SET: Final = 3
@@ -40,6 +48,7 @@ VLAN_FLAGS: Final = 0x1F
 
 # Bridges (if_bridge.h)
 
+BR_STATE_DISABLED: Final = 0
 BR_BOOLOPT: Final = (
     "no_linklocal_learn",
     "mcast_vlan_snooping",
@@ -79,12 +88,14 @@ RT_TABLE_LOCAL: Final = 255
 RTPROT_REDIRECT: Final = 1
 RTPROT_KERNEL: Final = 2
 RTPROT_BOOT: Final = 3
+RTPROT_RA: Final = 9
 RTN_UNICAST: Final = 1
 RTN_BLACKHOLE: Final = 6
 RTN_UNREACHABLE: Final = 7
 RTN_PROHIBIT: Final = 8
 RTN_THROW: Final = 9
 RTM_F_CLONED: Final = 0x200
+RTF_ADDRCONF: Final = 0x40000
 RTNH_F_ONLINK: Final = 0x4
 USER_HZ: Final = 100
 """What the kernel tells the time of a route in."""

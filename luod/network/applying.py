@@ -40,7 +40,11 @@ def apply(wanted: Snapshot, *, wait: float, leave: bool) -> Report:
     with Arrivals() as arrivals, IPRoute(ext_ack=True) as ip:
         work = _Work(ip, wanted, leave=leave)
         work.go_on()
-        while work.plan.awaited and not work.is_forbidden and arrivals.wait(deadline - time.monotonic()):
+        left = wait
+        while work.plan.awaited and not work.is_forbidden and left > 0:
+            left = deadline - time.monotonic()  # where that is over: has something come in the meantime?
+            if not arrivals.wait(left):
+                break
             if work.look_again():
                 work.go_on()
     return Report(

@@ -64,7 +64,7 @@ def held(luod: Client) -> list[Held]:
 @dataclass(frozen=True)
 class Coming:
     """What is to be set up, if anything: `newest` came over, or may be set up in the boot that it was taken in; of
-    `unread` nobody knows what it would have been. `waits`: there is one of this boot, for the next kernel.
+    `unread` nobody knows what it would have been. `waits`: there is one, though it be for the next kernel.
     """
 
     newest: Held | None
@@ -78,11 +78,10 @@ class Coming:
 def coming(luod: Client, *, same_boot: bool) -> Coming:
     """What luod holds that is to be set up in this kernel; with `same_boot` also what was taken in it."""
     there = held(luod)
-    newest = next((each for each in there if each.snapshot is not None), None)
-    unread = tuple(each for each in there if each.snapshot is None and not (newest and each.begun))
-    if newest is None or newest.came_over or same_boot:
-        return Coming(newest, unread)
-    return Coming(None, unread, waits=True)
+    whole = [each for each in there if each.snapshot is not None]
+    newest = next((each for each in whole if each.came_over or same_boot), None)
+    unread = tuple(each for each in there if each.snapshot is None and not (whole and each.begun))
+    return Coming(newest, unread, waits=bool(whole))
 
 
 class Put(NamedTuple):

@@ -40,6 +40,7 @@ Mac: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2})*$", m
 U8: TypeAlias = Annotated[int, Field(ge=0, lt=1 << 8)]
 U16: TypeAlias = Annotated[int, Field(ge=0, lt=1 << 16)]
 U32: TypeAlias = Annotated[int, Field(ge=0, lt=1 << 32)]
+S32: TypeAlias = Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)]
 U64: TypeAlias = Annotated[int, Field(ge=0, lt=1 << 64)]
 VlanId: TypeAlias = Annotated[int, Field(ge=1, le=4094)]
 Time: TypeAlias = Annotated[float, Field(ge=0)]
@@ -125,6 +126,7 @@ class Bridge(Settings):
     mcast_query_response_intvl: U64 | None = None
     mcast_startup_query_intvl: U64 | None = None
     mcast_stats_enabled: U8 | None = None
+    fdb_max_learned: U32 | None = None
     mcast_igmp_version: U8 | None = None
     mcast_mld_version: U8 | None = None
     nf_call_iptables: U8 | None = None
@@ -179,6 +181,8 @@ class Bond(Settings):
     tlb_dynamic_lb: U8 | None = None
     ad_lacp_active: U8 | None = None
     missed_max: U8 | None = None
+    coupled_control: U8 | None = None
+    broadcast_neigh: U8 | None = None
 
 
 class Veth(Settings):
@@ -223,6 +227,7 @@ class Vxlan(Settings):
     ttl: U8 | None = None
     tos: U8 | None = None
     label: U32 | None = None
+    label_policy: U32 | None = None
     ageing: U32 | None = None
     limit: U32 | None = None
     learning: U8 | None = None
@@ -238,6 +243,7 @@ class Vxlan(Settings):
     collect_metadata: U8 | None = None
     df: U8 | None = None
     localbypass: U8 | None = None
+    mc_route: U8 | None = None
     gbp: bool | None = None
     gpe: bool | None = None
     remcsum_nopartial: bool | None = None
@@ -257,6 +263,7 @@ class Macvlan(Settings):
     macaddr: tuple[Mac, ...] | None = None
     """Whose frames it takes, in mode `source` (8)."""
     bc_queue_len: U32 | None = None
+    bc_cutoff: S32 | None = None
 
 
 class BridgePort(Settings):
@@ -285,6 +292,9 @@ class BridgePort(Settings):
     isolated: U8 | None = None
     locked: U8 | None = None
     mab: U8 | None = None
+    mcast_eht_hosts_limit: U32 | None = None
+    mcast_max_groups: U32 | None = None
+    neigh_vlan_suppress: U8 | None = None
     backup_port: Reference | None = None
 
 
@@ -295,7 +305,7 @@ class BondPort(Settings):
 
     kind: Literal["bond"] = "bond"
     queue_id: U16 | None = None
-    prio: Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)] | None = None
+    prio: S32 | None = None
 
 
 OfKind: TypeAlias = Annotated[Bridge | Vlan | Bond | Veth | Tun | Vxlan | Macvlan, Field(discriminator="kind")]
@@ -375,6 +385,8 @@ class Route(Record):
     priority: U32 = 0
     nexthops: tuple[Nexthop, ...] = ()
     prefsrc: str | None = None
+    realms: U32 | None = None
+    """As those of a next hop, where it leads nowhere."""
     metrics: Mapping[str, int | str] = {}
     """By the names of RTAX_ in small letters: {"mtu": 1400}; `lock` is a mask of them."""
     pref: U8 | None = None
@@ -509,4 +521,4 @@ def _refusal(error: ValidationError) -> str:
     """The first thing that is wrong with a model, and where."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}"
+    return f"{where}: {first['msg']}" if where else str(first["msg"])

@@ -1,5 +1,6 @@
 """The things of a network, each in a line, as ip(8) and bridge(8) would have it. No I/O."""
 
+import time
 from collections.abc import Iterator
 from typing import Final
 
@@ -58,7 +59,12 @@ def kind_of(link: Link) -> str:
 
 def said_of(change: Change) -> str:
     """What is another: "mtu 1500, not 9000"."""
-    return f"{change.field.split('.')[-1]} {_value(change.before)}, not {_value(change.after)}"
+    value = _end if change.field.endswith("_until") else _value
+    return f"{change.field.split('.')[-1]} {value(change.before)}, not {value(change.after)}"
+
+
+def _end(when: object) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(when)) if isinstance(when, int | float) else "forever"
 
 
 def _value(value: object) -> str:
@@ -130,6 +136,8 @@ def _route(route: Route) -> Iterator[str]:
         yield from _nexthop(nexthop)
     if route.table != RT_TABLE_MAIN:
         yield f"table {_TABLES.get(route.table, route.table)}"
+    if route.realms is not None:
+        yield f"realms {_realms(route.realms)}"
     if route.tos:
         yield f"tos {route.tos:#04x}"
     if route.priority:

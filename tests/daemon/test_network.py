@@ -1,6 +1,7 @@
 """What luod holds of the network: one whole snapshot at any time, whoever dies, and the newest one back."""
 
 import os
+from functools import partial
 from itertools import count
 
 import pytest
@@ -11,7 +12,7 @@ from luod.errors import KernelFailed
 from luod.fds import FdBundle
 from luod.kernel.api import Call
 from luod.names import NETWORK_SESSIONS
-from luod.network.handing import alone, end_applied, held, put, read_report, write_report
+from luod.network.handing import alone, coming, end_applied, held, put, read_report, write_report
 from luod.network.model import BadSnapshot, Link, Snapshot
 from luod.network.report import Report, Trouble
 from memory import memfd
@@ -254,6 +255,18 @@ async def test_one_that_was_taken_since_stays_when_an_older_one_was_applied(host
     await ask(host, put, taken)
     await ask(host, end_applied, applied)
     assert await there(host) == [(B, taken)]
+
+
+async def test_what_came_over_counts_though_a_newer_one_is_beside_it(host):
+    """Whoever took that was killed before the older one was gone."""
+    old, new = a_snapshot(), a_snapshot()
+    await ask(host, put, old)
+    await host.kexec()
+    await preserve(host, B, new.encode())
+    came = await ask(host, partial(coming, same_boot=False))
+    assert (came.newest.name, came.newest.snapshot) == (A, old)
+    came = await ask(host, partial(coming, same_boot=True))
+    assert (came.newest.name, came.newest.snapshot) == (B, new)
 
 
 async def test_other_users_have_their_own(host):

@@ -44,6 +44,15 @@ LINKS = {
         bridge fdb add 02:00:00:00:00:0c dev br0 self permanent
         """,
     ),
+    "a bridge that limits its ports": (
+        ("bridge", "veth", "limits of bridges"),
+        """
+        ip link add br0 type bridge fdb_max_learned 99
+        ip link add v0 type veth peer name w0
+        ip link set v0 master br0
+        bridge link set dev v0 mcast_max_groups 9 neigh_vlan_suppress on
+        """,
+    ),
     "a bridge with VLANs": (
         ("vlan filtering", "veth"),
         """
@@ -318,6 +327,7 @@ REST = {
         ip address add 10.0.0.1/24 dev v0
         ip route add 10.1.0.0/16 via 10.0.0.2 realms 3/4
         ip route add 10.2.0.0/16 nexthop via 10.0.0.2 realms 5 nexthop via 10.0.0.3 realms 6
+        ip route add blackhole 10.3.0.0/16 realms 9
         ip rule add from 10.0.0.0/8 table 100 realms 7/8 priority 5
         """,
     ),

@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 CLONE_NEWNET = 0x40000000
+_CAPABILITIES = 0x20080522
+"""The version of what capset(2) is given."""
 
 os.environ["PATH"] += ":/usr/sbin:/sbin"
 
@@ -19,6 +21,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def _leave():
     if _libc.unshare(CLONE_NEWNET):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def give_up_capabilities():
+    """Those of this thread."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITIES, 0)
+    if _libc.capset(header, (ctypes.c_uint32 * 6)()):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 
@@ -93,6 +103,12 @@ _MADE_BY = {
     "the metric of an address": ["ip link set lo up", "ip address add 10.0.0.1/24 dev lo metric 5"],
     "nexthop objects": ["ip link set lo up", "ip nexthop add id 1 dev lo"],
     "IPv6 subtrees": ["ip link set lo up", "ip route add fd00::/8 from fd01::/16 dev lo"],
+    "limits of bridges": [
+        "ip link add new type bridge fdb_max_learned 5",
+        "ip link add port type veth",
+        "ip link set port master new",
+        "bridge link set dev port mcast_max_groups 9 neigh_vlan_suppress on",
+    ],
     "local bypass": ["ip link add new type vxlan id 2 dstport 4789 nolocalbypass"],
     "options of bridges": ["ip link add new type bridge no_linklocal_learn 1"],
     "parts of a port": ["ip rule add sport 0x100/0xff00 table 7"],

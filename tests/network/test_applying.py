@@ -1,7 +1,7 @@
 """A network set up again as it was: what ip(8) and bridge(8) show of it is the same, whatever was there before."""
 
-import ctypes
 import os
+import signal
 import subprocess
 from threading import get_native_id
 
@@ -28,19 +28,8 @@ from luod.network.model import (
 
 from .kinds import NETWORKS, commands
 from .normal import addresses, links, picture
-from .spaces import need, supports
+from .spaces import give_up_capabilities, need, supports
 from .steps import applied, lacks, taken
-
-_CAPABILITIES = 0x20080522
-"""The version of what capset(2) is given."""
-
-
-def give_up_capabilities():
-    """Those of this thread."""
-    header = (ctypes.c_uint32 * 2)(_CAPABILITIES, 0)
-    if ctypes.CDLL(None, use_errno=True).capset(header, (ctypes.c_uint32 * 6)()):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
 
 
 def set_up(namespace, lines):
@@ -301,6 +290,17 @@ def test_a_card_that_does_not_come_is_waited_for_and_told_of(wanted, another):
     assert trouble.what == "link eth7"
     assert trouble.reason == "no link with the permanent address 02:00:00:00:00:77 (pci-7) has come for 0.2 s"
     assert report.seconds >= 0.2
+
+
+def test_links_that_come_and_go_hold_nobody_up(namespace, wanted, another):
+    wanted = wanted.model_copy(update={"links": (*wanted.links, A_CARD)})
+    another.do("ip link add flaps type veth peer name flapped")
+    flap = "while ip link set flaps up && ip link set flaps down; do :; done"
+    with another(subprocess.Popen, ["timeout", "20", "sh", "-c", flap], start_new_session=True) as flapping:
+        report = applied(another, wanted, wait=0.5)
+        os.killpg(flapping.pid, signal.SIGTERM)
+    assert [trouble.what for trouble in report.failed] == ["link eth7"]
+    assert report.seconds < 10
 
 
 def test_links_that_come_are_heard_of(namespace):

@@ -1,5 +1,7 @@
 """What ip(8) and bridge(8) set is read as it was set, and nothing that nobody has set."""
 
+import socket
+import struct
 import subprocess
 import time
 from pathlib import Path
@@ -13,7 +15,7 @@ from luod.network.model import Bond, BridgePort, FdbEntry, Neighbour, Nexthop, R
 from luod.network.reading import look
 from luod.network.reading.links import plugged_in
 
-from .spaces import Namespace, need
+from .spaces import Namespace, give_up_capabilities, need
 
 MAC = "02:00:00:00:00:01"
 
@@ -461,6 +463,28 @@ def test_a_vxlan(namespace, link, words, settings):
     assert {name: getattr(seen.settings, name) for name in settings} == settings
 
 
+def test_a_port_that_somebody_has_disabled_is_told(namespace, see):
+    veth(namespace, "v")
+    namespace.do(
+        "ip link add br0 type bridge", "ip link set v master br0 up", "ip link set vp up", "ip link set br0 up"
+    )
+    within(20, lambda: "forwarding" in namespace.run("bridge", "link", "show", "dev", "v"))
+    assert see().left_out == ()
+    namespace.do("bridge link set dev v state 0")
+    (left,) = see().left_out
+    assert left.what == "state disabled of v"
+
+
+def test_who_a_bond_is_to_others_is_told_to_few_and_that_is_told(namespace, see):
+    need("bond")
+    namespace.do("ip link add bond0 type bond mode 802.3ad ad_actor_system 02:00:00:00:00:0e")
+    assert see().left_out == ()
+    namespace(give_up_capabilities)
+    (left,) = see().left_out
+    assert left.what == "ad_actor_system of bond0"
+    assert "CAP_NET_ADMIN" in left.reason
+
+
 def test_an_option_of_a_bridge_that_is_not_handed_over_is_told(namespace, see):
     need("options of bridges")
     namespace.do("ip link add br0 type bridge no_linklocal_learn 1")
@@ -594,6 +618,22 @@ def test_the_link_local_addresses_that_the_kernel_makes_are_no_ones(namespace, s
     namespace.do("ip link set v down", "ip link set v addrgenmode random", "ip link set v up")
     within(20, lambda: namespace.ip("-6", "address", "show", "dev", "v", "scope", "link")[0].get("addr_info"))
     assert see().addresses == ()
+
+
+def test_a_link_local_address_that_only_looks_like_one_of_the_kernels_is_somebodys(namespace, see):
+    veth(namespace, "v")
+    namespace.do("ip link set v up", "ip address add fe80::1234:56ff:fe78:1/64 dev v nodad")
+    assert [address.address for address in see().addresses] == ["fe80::1234:56ff:fe78:1"]
+
+
+def test_a_link_local_address_that_a_secret_makes_is_told(namespace, see):
+    veth(namespace, "v")
+    namespace.do("sysctl --quiet --write net.ipv6.conf.v.stable_secret=fd00::1")
+    seen = see()
+    assert {link.name: link.addr_gen_mode for link in seen.links}["v"] is None
+    (left,) = seen.left_out
+    assert left.what == "addr_gen_mode of v"
+    assert left.reason == "it takes the secret that net.ipv6.conf.v.stable_secret is"
 
 
 def test_an_address_that_another_host_has_is_left_out(namespace, see):
@@ -765,6 +805,50 @@ def test_what_is_accounted(routed, see):
     seen = see()
     assert [rule.realms for rule in seen.rules] == [3 << 16 | 4]
     assert [hop.realms for route in seen.routes if route.destination == "10.1.0.0/16" for hop in route.nexthops] == [5]
+
+
+ROUTER = "02:00:00:00:00:0b"
+
+
+def advertise(link):
+    """Send what a router does: that it is one, and what is on the link (RFC 4861, 4.2)."""
+    on_the_link = struct.pack("!BBBBIII16s", 3, 4, 64, 0xC0, 900, 600, 0, socket.inet_pton(socket.AF_INET6, "fd05::"))
+    with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, link.encode())
+        raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+        advertisement = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 600, 0, 0) + on_the_link
+        raw.sendto(advertisement, ("ff02::1", 0, 0, socket.if_nametoindex(link)))
+
+
+def test_what_the_kernel_makes_of_advertisements_it_makes_again(namespace, see):
+    namespace.do(f"ip link add v type veth peer name router address {ROUTER}")
+    for name, accepts in (("v", 2), ("router", 0)):
+        there = f"net.ipv6.conf.{name}"
+        namespace.do(f"sysctl --quiet --write {there}.accept_ra={accepts} {there}.accept_dad=0")
+    namespace.do("ip link set router up", "ip link set v up")
+    namespace.do("ip route add default via fe80::9 dev v metric 9 proto ra")
+
+    def has_come():
+        namespace(advertise, "router")
+        return "via fe80::ff:fe00:b dev v proto ra" in namespace.run("ip", "-6", "route", "show", "default")
+
+    within(20, has_come)
+    seen = see()
+    assert [(route.priority, route.protocol) for route in seen.routes] == [(9, 9)], "the one that isn't its own"
+    assert seen.left_out == ()
+
+
+def test_routes_whose_next_hops_are_not_told_are_left_out(routed, see):
+    need("nexthop objects")
+    routed.do(
+        "sysctl --quiet --write net.ipv4.nexthop_compat_mode=0",
+        "ip nexthop add id 7 via 10.0.0.9 dev e1",
+        "ip route add 10.9.0.0/16 nhid 7",
+    )
+    seen = see()
+    assert seen.routes == ()
+    (left,) = seen.left_out
+    assert left.what == "route 10.9.0.0/16"
 
 
 def test_a_rule_with_a_selector_that_is_not_known_is_left_out(namespace, see):

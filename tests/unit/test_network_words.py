@@ -54,6 +54,7 @@ def a_route(destination="10.0.0.0/8", *nexthops, **fields):
             a_route(source="10.1.0.0/16", table=100, tos=16, priority=5, type=6),
             "route blackhole 10.0.0.0/8 from 10.1.0.0/16 table 100 tos 0x10 metric 5",
         ),
+        (a_route(type=6, realms=9), "route blackhole 10.0.0.0/8 realms 9"),
         (
             a_route("10.0.0.0/8", Nexthop(link="a", weight=2), Nexthop(gateway="10.0.0.1", onlink=True)),
             "route 10.0.0.0/8 nexthop dev a weight 2 nexthop via 10.0.0.1 onlink",
@@ -101,6 +102,7 @@ def test_a_thing_in_words(thing, words):
         (Change("master", None, "br0"), "master none, not br0"),
         (Change("up", before=False, after=True), "up off, not on"),
         (Change("settings.vlan_filtering", 0, 1), "vlan_filtering 0, not 1"),
+        (Change("valid_until", None, 86400.5), "valid_until forever, not 1970-01-02 00:00:00Z"),
         (Change("altnames", (), ("a", "b")), "altnames [], not [a, b]"),
         (
             Change("nexthops", (Nexthop(link="a"),), (Nexthop(gateway="b", link="a"),)),

@@ -76,6 +76,7 @@ def route(entry: Route, number: Number) -> dict[str, Any]:
         "prefsrc": entry.prefsrc,
         "pref": entry.pref,
         "metrics": dict(entry.metrics) or None,
+        "RTA_FLOW": entry.realms,
     }
     if entry.valid_until is not None:
         said["RTA_EXPIRES"] = struct.pack("=I", _left(entry.valid_until))

@@ -60,7 +60,7 @@ def look(ip: IPRoute, sysfs: Path = Path("/sys")) -> Look:
             routes=tuple(carried(routes(ip, links, addresses.prefixes, taken))),
             rules=tuple(carried(rules(ip))),
             neighbours=tuple(carried(neighbours(ip, links))),
-            fdb=tuple(fdb(ip, links)),
+            fdb=tuple(carried(fdb(ip, links))),
         )
         return Look(snapshot.model_copy(update={"left_out": tuple(left_out)}), links.numbers())
 

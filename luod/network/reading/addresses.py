@@ -62,7 +62,7 @@ class Addresses:
         if not flags & IFA_F_NOPREFIXROUTE:
             self.prefixes.add(prefix(family, message["index"], far or near, prefixlen))
         protocol = told("IFA_PROTO") or 0
-        if _is_the_kernels(family, near, prefixlen, flags, protocol):
+        if _is_the_kernels(family, near, prefixlen, flags, protocol, self._links[message["index"]].mac):
             return
         label = told("IFA_LABEL")
         times = told("IFA_CACHEINFO")
@@ -91,7 +91,7 @@ class Addresses:
         return FOREVER if seconds == INFINITY_LIFE_TIME else self._taken + seconds
 
 
-def _is_the_kernels(family: int, address: str, prefixlen: int, flags: int, protocol: int) -> bool:
+def _is_the_kernels(family: int, address: str, prefixlen: int, flags: int, protocol: int, mac: str | None) -> bool:
     """Whether the kernel makes this address by itself. Older kernels, and older pyroute2, don't say so."""
     if family == AF_INET:
         return (address, prefixlen) == ("127.0.0.1", 8)
@@ -99,5 +99,10 @@ def _is_the_kernels(family: int, address: str, prefixlen: int, flags: int, proto
         return True
     if protocol or not address.startswith("fe80:") or prefixlen != 64:
         return False
-    interface = socket.inet_pton(family, address)[8:]
-    return bool(flags & IFA_F_STABLE_PRIVACY) or interface[3:5] == b"\xff\xfe"  # made of a MAC (EUI-64)
+    return bool(flags & IFA_F_STABLE_PRIVACY) or socket.inet_pton(family, address)[8:] == _eui64(mac)
+
+
+def _eui64(mac: str | None) -> bytes:
+    """The interface identifier that a MAC makes (RFC 4291, appendix A)."""
+    octets = bytes.fromhex((mac or "").replace(":", ""))
+    return bytes([octets[0] ^ 2]) + octets[1:3] + b"\xff\xfe" + octets[3:] if len(octets) == 6 else b""

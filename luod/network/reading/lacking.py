@@ -7,6 +7,7 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg, macvx_data, protinfo_bridge
 from pyroute2.netlink.rtnl.ifinfmsg.plugins.bond import bond
 from pyroute2.netlink.rtnl.ifinfmsg.plugins.vxlan import vxlan
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 Attributes: TypeAlias = tuple[tuple[int, str, str], ...]
@@ -16,20 +17,44 @@ LACKING: Final[tuple[tuple[type[Any], Attributes], ...]] = (
     (rtmsg.metrics, ((16, "RTAX_CC_ALGO", "asciiz"), (17, "RTAX_FASTOPEN_NO_COOKIE", "uint32"))),
     (
         ifinfmsg.ifinfo.bridge_data,
-        ((45, "IFLA_BR_VLAN_STATS_PER_PORT", "uint8"), (46, "IFLA_BR_MULTI_BOOLOPT", "cdata")),
+        (
+            (45, "IFLA_BR_VLAN_STATS_PER_PORT", "uint8"),
+            (46, "IFLA_BR_MULTI_BOOLOPT", "cdata"),
+            (49, "IFLA_BR_FDB_MAX_LEARNED", "uint32"),
+        ),
     ),
-    (protinfo_bridge, ((39, "IFLA_BRPORT_LOCKED", "uint8"), (40, "IFLA_BRPORT_MAB", "uint8"))),
+    (
+        protinfo_bridge,
+        (
+            (37, "IFLA_BRPORT_MCAST_EHT_HOSTS_LIMIT", "uint32"),
+            (39, "IFLA_BRPORT_LOCKED", "uint8"),
+            (40, "IFLA_BRPORT_MAB", "uint8"),
+            (42, "IFLA_BRPORT_MCAST_MAX_GROUPS", "uint32"),
+            (43, "IFLA_BRPORT_NEIGH_VLAN_SUPPRESS", "uint8"),
+        ),
+    ),
     (
         bond,
         (
             (28, "IFLA_BOND_PEER_NOTIF_DELAY", "uint32"),
             (29, "IFLA_BOND_AD_LACP_ACTIVE", "uint8"),
             (30, "IFLA_BOND_MISSED_MAX", "uint8"),
+            (31, "IFLA_BOND_NS_IP6_TARGET", "cdata"),
+            (32, "IFLA_BOND_COUPLED_CONTROL", "uint8"),
+            (33, "IFLA_BOND_BROADCAST_NEIGH", "uint8"),
         ),
     ),
     (ifinfmsg.ifinfo.bond_slave_data, ((9, "IFLA_BOND_SLAVE_PRIO", "int32"),)),
-    (vxlan, ((31, "IFLA_VXLAN_LOCALBYPASS", "uint8"),)),
-    (macvx_data, ((7, "IFLA_MACVLAN_BC_QUEUE_LEN", "uint32"),)),
+    (
+        vxlan,
+        (
+            (31, "IFLA_VXLAN_LOCALBYPASS", "uint8"),
+            (32, "IFLA_VXLAN_LABEL_POLICY", "uint32"),
+            (34, "IFLA_VXLAN_MC_ROUTE", "uint8"),
+        ),
+    ),
+    (macvx_data, ((7, "IFLA_MACVLAN_BC_QUEUE_LEN", "uint32"), (9, "IFLA_MACVLAN_BC_CUTOFF", "int32"))),
+    (ndmsg, ((13, "NDA_NH_ID", "uint32"),)),
 )
 """By the class of the message, or of the attribute, that they are in: number (include/uapi/linux), name, type."""
 

@@ -15,13 +15,17 @@ from pyroute2 import IPRoute
 from luod.network.abi import (
     ARPHRD_LOOPBACK,
     BOND_FOM_ACTIVE,
+    BOND_MODE_8023AD,
     BR_BOOLOPT,
+    BR_STATE_DISABLED,
     IFF_ALLMULTI,
+    IFF_LOWER_UP,
     IFF_MULTICAST,
     IFF_NOARP,
     IFF_PROMISC,
     IFF_UP,
     IFLA_VXLAN_VNIFILTER,
+    IN6_ADDR_GEN_MODE_STABLE_PRIVACY,
     MACVLAN_FLAG_NOPROMISC,
     MACVLAN_MODES,
     RTEXT_FILTER_SKIP_STATS,
@@ -67,6 +71,11 @@ class Seen:
         self.data = info.nested("IFLA_INFO_DATA")
         self.port_kind: str | None = info("IFLA_INFO_SLAVE_KIND")
         self.port_data = info.nested("IFLA_INFO_SLAVE_DATA")
+
+    @property
+    def addr_gen_mode(self) -> int | None:
+        mode: int | None = self.told.nested("IFLA_AF_SPEC").nested("AF_INET6")("IFLA_INET6_ADDR_GEN_MODE")
+        return mode
 
     @property
     def default_destination(self) -> str | None:
@@ -120,8 +129,8 @@ class Links:
                 continue
             if NO_TEXT in (seen.told("IFLA_IFALIAS") or ""):
                 yield LeftOut(what=f"alias of {seen.name}", reason="it is no text", link=seen.name)
-            for option in _options(seen):
-                yield LeftOut(what=f"{option} of {seen.name}", reason="it isn't handed over", link=seen.name)
+            for what, reason in _left_behind(seen):
+                yield LeftOut(what=f"{what} of {seen.name}", reason=reason, link=seen.name)
 
     def _link(self, seen: Seen) -> Link:
         """Raises _NotCarried."""
@@ -160,7 +169,7 @@ class Links:
             path=path,
             txqlen=told("IFLA_TXQLEN"),
             group=told("IFLA_GROUP") or 0,
-            addr_gen_mode=told.nested("IFLA_AF_SPEC").nested("AF_INET6")("IFLA_INET6_ADDR_GEN_MODE"),
+            addr_gen_mode=None if seen.addr_gen_mode == IN6_ADDR_GEN_MODE_STABLE_PRIVACY else seen.addr_gen_mode,
             up=bool(flags & IFF_UP),
             arp=not flags & IFF_NOARP,
             multicast=bool(flags & IFF_MULTICAST),
@@ -202,15 +211,27 @@ class Links:
         return settings(**given)
 
 
-def _options(bridge: Seen) -> Iterator[str]:
-    """Those that are on, of a bridge: struct br_boolopt_multi."""
-    if (said := bridge.data.raw("IFLA_BR_MULTI_BOOLOPT")) and bridge.kind == "bridge":
-        on, _ = _BOOLOPT_MULTI.unpack(said)
-        names = (*BR_BOOLOPT, *(f"boolopt {bit}" for bit in range(len(BR_BOOLOPT), 32)))
-        yield from (name for bit, name in enumerate(names) if on >> bit & 1)
-
-
 _BOOLOPT_MULTI: Final = struct.Struct("=II")
+_NOT_HANDED_OVER: Final = "it isn't handed over"
+
+
+def _left_behind(link: Seen) -> Iterator[tuple[str, str]]:
+    """What a link is set to that doesn't go with it, and why."""
+    if link.addr_gen_mode == IN6_ADDR_GEN_MODE_STABLE_PRIVACY:
+        yield "addr_gen_mode", f"it takes the secret that net.ipv6.conf.{link.name}.stable_secret is"
+    if link.kind == "bridge" and (options := link.data.raw("IFLA_BR_MULTI_BOOLOPT")):
+        on, _ = _BOOLOPT_MULTI.unpack(options)
+        names = (*BR_BOOLOPT, *(f"boolopt {bit}" for bit in range(len(BR_BOOLOPT), 32)))
+        yield from ((name, _NOT_HANDED_OVER) for bit, name in enumerate(names) if on >> bit & 1)
+    if link.kind == "bond":
+        if "IFLA_BOND_NS_IP6_TARGET" in link.data:
+            yield "ns_ip6_target", _NOT_HANDED_OVER
+        if link.data("IFLA_BOND_MODE") == BOND_MODE_8023AD and "IFLA_BOND_AD_ACTOR_SYSTEM" not in link.data:
+            yield "ad_actor_system", "the kernel tells it only to whoever has CAP_NET_ADMIN"
+    has_carrier = link.flags & IFF_UP and link.flags & IFF_LOWER_UP
+    if link.port_kind == "bridge" and has_carrier and link.port_data("IFLA_BRPORT_STATE") == BR_STATE_DISABLED:
+        yield "state disabled", _NOT_HANDED_OVER
+
 
 _MACVLAN_MODES: Final = MACVLAN_MODES | {"none": 0}
 _MACVLAN_FLAGS: Final = {"none": 0, "nopromisc": MACVLAN_FLAG_NOPROMISC}

@@ -40,7 +40,7 @@ def neighbours(ip: IPRoute, links: Links) -> Iterator[Neighbour | LeftOut]:
                 yield LeftOut.refused(f"neighbour {address} dev {link}", error, link)
 
 
-def fdb(ip: IPRoute, links: Links) -> Iterator[FdbEntry]:
+def fdb(ip: IPRoute, links: Links) -> Iterator[FdbEntry | LeftOut]:
     if not links.has("bridge", "vxlan"):
         return
     for message in dump(ip.neigh, family=AF_BRIDGE):
@@ -52,6 +52,9 @@ def fdb(ip: IPRoute, links: Links) -> Iterator[FdbEntry]:
         if flags & NTF_OFFLOADED or (flags & NTF_SELF and link.kind != "vxlan"):
             continue
         mac, destination, via = told("NDA_LLADDR"), told("NDA_DST"), told("NDA_IFINDEX")
+        if "NDA_NH_ID" in told:
+            yield LeftOut(what=f"fdb {mac} dev {name}", reason="next hop objects aren't handed over", link=name)
+            continue
         if via and links.name(via) is None:
             continue
         if flags & NTF_SELF:
