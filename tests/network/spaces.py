@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -67,6 +68,10 @@ class Namespace:
         """Run commands, each a line of words."""
         for line in lines:
             self.run(*line.split())
+
+    def configure(self, name, value):
+        """Set what sysctl(8) would."""
+        self(Path("/proc/sys", *name.split(".")).write_text, str(value))
 
     def has(self, *command):
         """Whether a command succeeds."""

@@ -628,7 +628,7 @@ def test_a_link_local_address_that_only_looks_like_one_of_the_kernels_is_somebod
 
 def test_a_link_local_address_that_a_secret_makes_is_told(namespace, see):
     veth(namespace, "v")
-    namespace.do("sysctl --quiet --write net.ipv6.conf.v.stable_secret=fd00::1")
+    namespace.configure("net.ipv6.conf.v.stable_secret", "fd00::1")
     seen = see()
     assert {link.name: link.addr_gen_mode for link in seen.links}["v"] is None
     (left,) = seen.left_out
@@ -823,8 +823,8 @@ def advertise(link):
 def test_what_the_kernel_makes_of_advertisements_it_makes_again(namespace, see):
     namespace.do(f"ip link add v type veth peer name router address {ROUTER}")
     for name, accepts in (("v", 2), ("router", 0)):
-        there = f"net.ipv6.conf.{name}"
-        namespace.do(f"sysctl --quiet --write {there}.accept_ra={accepts} {there}.accept_dad=0")
+        namespace.configure(f"net.ipv6.conf.{name}.accept_ra", accepts)
+        namespace.configure(f"net.ipv6.conf.{name}.accept_dad", 0)
     namespace.do("ip link set router up", "ip link set v up")
     namespace.do("ip route add default via fe80::9 dev v metric 9 proto ra")
 
@@ -840,11 +840,8 @@ def test_what_the_kernel_makes_of_advertisements_it_makes_again(namespace, see):
 
 def test_routes_whose_next_hops_are_not_told_are_left_out(routed, see):
     need("nexthop objects")
-    routed.do(
-        "sysctl --quiet --write net.ipv4.nexthop_compat_mode=0",
-        "ip nexthop add id 7 via 10.0.0.9 dev e1",
-        "ip route add 10.9.0.0/16 nhid 7",
-    )
+    routed.configure("net.ipv4.nexthop_compat_mode", 0)
+    routed.do("ip nexthop add id 7 via 10.0.0.9 dev e1", "ip route add 10.9.0.0/16 nhid 7")
     seen = see()
     assert seen.routes == ()
     (left,) = seen.left_out
