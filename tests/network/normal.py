@@ -4,6 +4,7 @@ What is taken out is in the tables here, each with why it is.
 """
 
 import json
+import time
 
 NUMBERS = {
     "ifindex",
@@ -91,6 +92,17 @@ def picture(namespace):
         "vlans": sorted(namespace.bridge("vlan", "show"), key=_name),
         "ports": ports(namespace),
     }
+
+
+def pictures(one, other, seconds=20):
+    """Those of two namespaces, once they are equal, or won't be: what the kernel makes of an address by itself, as the
+    route to its peer, comes a moment later.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        both = picture(one), picture(other)
+        if both[0] == both[1] or time.monotonic() > deadline:
+            return both
 
 
 def links(namespace):

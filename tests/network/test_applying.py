@@ -27,7 +27,7 @@ from luod.network.model import (
 )
 
 from .kinds import NETWORKS, commands
-from .normal import addresses, links, picture
+from .normal import addresses, links, picture, pictures
 from .spaces import give_up_capabilities, need, supports
 from .steps import applied, lacks, taken
 
@@ -45,8 +45,8 @@ def test_comes_back_as_it_was_and_then_is_left_alone(kind, namespace, another):
     assert lacks(namespace, wanted) == [], "it lacks nothing to be itself"
     first = applied(another, wanted)
     assert (first.failed, first.left) == ((), ())
-    restored = picture(another)
-    assert restored == picture(namespace)
+    restored, before = pictures(another, namespace)
+    assert restored == before
     assert lacks(another, wanted) == []
     second = applied(another, wanted)
     assert (second.done, second.failed) == (0, ())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from .normal import picture
+from .normal import pictures
 from .spaces import Namespace, supports
 from .steps import applied, lacks, taken
 
@@ -161,7 +161,8 @@ def test_any_network_comes_back_from_nothing(lines):
         report = applied(another, wanted)
         assert (report.failed, report.left) == ((), ())
         assert lacks(another, wanted) == []
-        assert picture(another) == picture(namespace)
+        restored, before = pictures(another, namespace)
+        assert restored == before
 
 
 @FEW
