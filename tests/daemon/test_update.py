@@ -737,6 +737,20 @@ async def test_who_takes_part_has_its_time_however_long_the_network_takes(host, 
     assert await contents(host, "ram") == {0: b"one"}
 
 
+async def test_whoever_cannot_even_be_asked_to_write_it_down_is_a_reason_too(host, handing, monkeypatch):
+    await handing("lo")
+    await preserve(host, "ram", b"one")
+    await host.load()
+
+    def run(*words, patience):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr("luod.handover.child.run", run)
+    error = await refused(host, errors.UpdateAborted)
+    assert error.reason == "the network can't be written down: [Errno 11] Resource temporarily unavailable"
+    await all_is_as_before(host, "ram", b"one")
+
+
 async def test_whoever_aborts_does_not_wait_until_the_network_is_written_down(host, handing):
     await handing("lo")
     await preserve(host, "ram", b"one")

@@ -16,6 +16,9 @@ WAN, LAN = "52:54:00:00:01:00", "52:54:00:00:02:00"
 HANDOVER = ("wan", "lan", "br0*", "tap0")
 """What is all of it."""
 
+LACP = "bond0"
+"""A bond in the one that is made by hand: whom it is to others, the kernel doesn't tell everybody."""
+
 USER, OWNER = 1001, "owner"
 """Whose the tap is."""
 
@@ -54,6 +57,8 @@ bridge vlan add dev tap0 vid 5 pvid untagged
 bridge vlan del dev tap0 vid 1
 bridge link set dev tap0 isolated on learning off
 bridge fdb add 52:54:00:00:05:05 dev tap0 master static vlan 5
+
+ip link add {LACP} type bond mode 802.3ad ad_actor_system 52:54:00:00:03:00 ad_actor_sys_prio 7
 
 ip neighbour add 10.5.0.9 lladdr 52:54:00:00:05:09 dev br0.5 nud permanent
 ip rule add from 10.5.0.0/24 table 100 priority 1000

@@ -37,7 +37,7 @@ def test_each_kind_of_thing_is_read_and_set_up_again(machine, suite, tests):
 
 def test_without_systemd_it_is_as_it_was_and_a_card_that_comes_late_is_waited_for(machine):
     with around() as world, machine(wires=world.wires, cmdline=network.CMDLINE) as vm:
-        network.configure(vm)
+        network.configure(vm, (*network.HANDOVER, network.LACP))
         steps.luod(vm, "supervise")
         vm.run("sh", "-ec", network.BY_HAND)
         world.reach_it()
@@ -84,7 +84,7 @@ def go(vm):
 
 def test_with_systemd_it_is_as_it_was_and_what_cannot_be_written_down_ends_the_live_update(machine):
     with around() as world, machine(init=SYSTEMD, wires=world.wires, cmdline=network.CMDLINE) as vm:
-        network.configure(vm)
+        network.configure(vm, (*network.HANDOVER, network.LACP))
         network.install(vm)
         vm.run("sh", "-ec", network.BY_HAND)
         world.reach_it()
