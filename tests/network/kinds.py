@@ -47,7 +47,7 @@ LINKS = {
     "a bridge that limits its ports": (
         ("bridge", "veth", "limits of bridges"),
         """
-        ip link add br0 type bridge fdb_max_learned 99
+        ip link add br0 address 02:00:00:00:00:01 type bridge fdb_max_learned 99
         ip link add v0 type veth peer name w0
         ip link set v0 master br0
         bridge link set dev v0 mcast_max_groups 9 neigh_vlan_suppress on
