@@ -19,7 +19,6 @@ IFF_NOARP: Final = 0x80
 IFF_PROMISC: Final = 0x100
 IFF_ALLMULTI: Final = 0x200
 IFF_MULTICAST: Final = 0x1000
-IFF_LOWER_UP: Final = 0x10000
 IN6_ADDR_GEN_MODE_STABLE_PRIVACY: Final = 2
 
 
@@ -48,7 +47,6 @@ VLAN_FLAGS: Final = 0x1F
 
 # Bridges (if_bridge.h)
 
-BR_STATE_DISABLED: Final = 0
 BR_BOOLOPT: Final = (
     "no_linklocal_learn",
     "mcast_vlan_snooping",

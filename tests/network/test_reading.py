@@ -463,18 +463,6 @@ def test_a_vxlan(namespace, link, words, settings):
     assert {name: getattr(seen.settings, name) for name in settings} == settings
 
 
-def test_a_port_that_somebody_has_disabled_is_told(namespace, see):
-    veth(namespace, "v")
-    namespace.do(
-        "ip link add br0 type bridge", "ip link set v master br0 up", "ip link set vp up", "ip link set br0 up"
-    )
-    within(20, lambda: "forwarding" in namespace.run("bridge", "link", "show", "dev", "v"))
-    assert see().left_out == ()
-    namespace.do("bridge link set dev v state 0")
-    (left,) = see().left_out
-    assert left.what == "state disabled of v"
-
-
 def test_who_a_bond_is_to_others_is_told_to_few_and_that_is_told(namespace, see):
     need("bond")
     namespace.do("ip link add bond0 type bond mode 802.3ad ad_actor_system 02:00:00:00:00:0e")

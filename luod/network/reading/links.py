@@ -17,9 +17,7 @@ from luod.network.abi import (
     BOND_FOM_ACTIVE,
     BOND_MODE_8023AD,
     BR_BOOLOPT,
-    BR_STATE_DISABLED,
     IFF_ALLMULTI,
-    IFF_LOWER_UP,
     IFF_MULTICAST,
     IFF_NOARP,
     IFF_PROMISC,
@@ -228,9 +226,6 @@ def _left_behind(link: Seen) -> Iterator[tuple[str, str]]:
             yield "ns_ip6_target", _NOT_HANDED_OVER
         if link.data("IFLA_BOND_MODE") == BOND_MODE_8023AD and "IFLA_BOND_AD_ACTOR_SYSTEM" not in link.data:
             yield "ad_actor_system", "the kernel tells it only to whoever has CAP_NET_ADMIN"
-    has_carrier = link.flags & IFF_UP and link.flags & IFF_LOWER_UP
-    if link.port_kind == "bridge" and has_carrier and link.port_data("IFLA_BRPORT_STATE") == BR_STATE_DISABLED:
-        yield "state disabled", _NOT_HANDED_OVER
 
 
 _MACVLAN_MODES: Final = MACVLAN_MODES | {"none": 0}
