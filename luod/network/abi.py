@@ -21,7 +21,6 @@ IFF_ALLMULTI: Final = 0x200
 IFF_MULTICAST: Final = 0x1000
 IN6_ADDR_GEN_MODE_STABLE_PRIVACY: Final = 2
 
-
 # Taps, and tuns (if_tun.h)
 
 IFF_TAP: Final = 0x2
@@ -55,8 +54,6 @@ BR_BOOLOPT: Final = (
     "fdb_local_vlan_0",
 )
 """By their bits, as ip-link(8) calls them."""
-
-# VLANs of a bridge
 
 BRIDGE_FLAGS_SELF: Final = 0x2
 BRIDGE_VLAN_INFO_PVID: Final = 0x2
