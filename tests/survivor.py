@@ -91,7 +91,9 @@ class Survivor:
         os.kill(self._process.pid, signal.SIGHUP)
 
     def power_off(self):
-        """End luod and what keeps its descriptors, as a kexec does."""
+        """End luod and what keeps its descriptors, as a kexec does: at once, for who stands still starts no other."""
+        os.kill(self._process.pid, signal.SIGSTOP)
+        within(20, lambda: _state(self._process.pid) in "TZ")
         pid = self.pid()
         for each in (self._process.pid, pid):
             if each is not None:
@@ -109,7 +111,7 @@ class Survivor:
 
     def _gone(self, pid):
         if pid is not None:
-            within(20, lambda: not Path(f"/proc/{pid}").exists() or _is_dead(pid))
+            within(20, lambda: _state(pid) in "ZX")
         Path(self.socket).unlink(missing_ok=True)
 
     def log(self):
@@ -118,10 +120,11 @@ class Survivor:
         return path.read_text() if path.exists() else ""
 
 
-def _is_dead(pid):
+def _state(pid):
+    """Of a process, as proc_pid_stat(5) has it: T, it is stopped; Z, it is dead; X, it is gone."""
     with suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    return True
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return "X"
 
 
 @contextmanager
