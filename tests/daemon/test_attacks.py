@@ -14,8 +14,8 @@ import pytest
 import trio
 
 from bystander import BLOCKS, kinds_of_descriptors, lingering_socket, nobody_waits, unharmed
-from conftest import open_descriptors
 from eventually import eventually, within
+from leftovers import open_descriptors
 from luod import daemon
 from luod.client import connect
 from luod.manifest import Document
@@ -106,11 +106,11 @@ async def test_a_client_that_does_not_read_and_sends_what_lingers_does_not_hold_
     with ExitStack() as stack:
         async with host.wire_as(4242) as wire:
             await never_read(wire, LONG_REPLY * 5000)
-            with lingering_socket(stack, BLOCKS) as lingering:
+            with lingering_socket(stack, 5 * BLOCKS) as lingering:
                 await wire.send(b"{", [lingering.fileno()])
             before = trio.current_time()
             await host.reboot()
-            assert trio.current_time() - before < BLOCKS / 2
+            assert trio.current_time() - before < 4 * BLOCKS
 
 
 async def test_a_watch_keeps_nothing_that_came_behind_it(host):
@@ -136,7 +136,9 @@ async def test_an_upgrade_is_refused(host):
 
 
 @pytest.mark.warns("can't accept connections for now: Too many open files")
-async def test_without_descriptors_for_connections_those_that_are_there_are_served_and_others_wait(host):
+async def test_without_descriptors_for_connections_those_that_are_there_are_served_and_others_wait(host, monkeypatch):
+    monkeypatch.setattr(daemon, "_COPY_PAUSE", 3600)  # the readable copy takes a descriptor, too
+    await host.reboot()
     async with unharmed(host), host.wire() as first:
         assert (await first.call(f"{CUSTODY}.List", {"session": "ram"})).error is None
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -244,7 +246,7 @@ def test_whatever_the_umask_everybody_reaches_the_socket_and_nobody_else_writes_
             assert "listening on" in luod.stderr.readline()
             assert (tmp_path / "run").stat().st_mode & 0o777 == 0o755
             assert (tmp_path / "run" / "l").stat().st_mode & 0o777 == 0o666
-            within(5, (tmp_path / "run" / "manifest.json").exists)
+            within(20, (tmp_path / "run" / "manifest.json").exists)
             assert (tmp_path / "run" / "manifest.json").stat().st_mode & 0o007 == 0
     finally:
         os.umask(before)

@@ -22,8 +22,8 @@ class Supervised:
         self.socket = socket
         self._log = log
 
-    def says(self, text, times=1):
-        within(20, lambda: self._log.read_text().count(text) >= times)
+    def says(self, text, times=1, seconds=20):
+        within(seconds, lambda: self._log.read_text().count(text) >= times)
 
     def luod(self):
         pid = self.process.pid
@@ -125,7 +125,7 @@ def test_luod_lives_on_without_its_supervisor(there):
 def test_a_luod_that_hangs_is_ended_and_comes_again(sim, tmp_path):
     with supervised(sim, tmp_path / "luod", "--watchdog", "1") as there:
         os.kill(there.luod(), signal.SIGSTOP)
-        there.says("luod: listening on ", times=2)
+        there.says("luod: listening on ", times=2, seconds=60)
 
 
 def test_it_is_small(sim, tmp_path):

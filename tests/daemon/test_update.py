@@ -213,7 +213,7 @@ async def test_whoever_looks_on_is_not_told_of_each_owner_that_comes_back(host):
     for name in names:
         await preserve(host, name, b"one")
     await host.kexec()
-    told = []
+    told, began = [], trio.current_time()
     async with trio.open_nursery() as nursery, host.client() as luod:
 
         async def look_on():
@@ -226,7 +226,7 @@ async def test_whoever_looks_on_is_not_told_of_each_owner_that_comes_back(host):
         for name in names:
             await luod.finish(name, rearm=True)
     assert (told[0].phase, told[-1].phase) == ("restoring", "idle")
-    assert len(told) < len(names)
+    assert len(told) < 4 + (trio.current_time() - began) / 0.1  # luod.conversation._LOOK_PAUSE
 
 
 async def test_stages_are_asked_one_after_the_other(host):
@@ -362,7 +362,7 @@ async def test_who_goes_away_while_it_is_waited_for_is_named_at_once(host):
 async def test_who_was_ready_and_goes_away_before_the_machine_does_is_named(host):
     await preserve(host, "ram", b"one")
     await host.load()
-    host.control.delay(Call.KEXEC_LOAD, 1)
+    host.control.delay(Call.KEXEC_LOAD, 3)
     said = []
 
     async def fail():
@@ -725,14 +725,14 @@ async def test_by_force_it_goes_on_without_the_network_or_with_an_older_one(host
 
 @pytest.mark.warns("goes on although the network isn't written down")
 async def test_who_takes_part_has_its_time_however_long_the_network_takes(host, handing, monkeypatch):
-    monkeypatch.setattr(handover, "PATIENCE", 1.5)
+    monkeypatch.setattr(handover, "PATIENCE", 4.5)
     await handing("lo")
     await preserve(host, "ram", b"one")
     await host.load()
     with alone(host.directory):
         async with Taker(host).takes_part() as one, trio.open_nursery() as nursery:
             nursery.start_soon(one.ready)
-            await host.update(force=True, deadline=1)
+            await host.update(force=True, deadline=4)
     await host.arrive()
     assert await contents(host, "ram") == {0: b"one"}
 
