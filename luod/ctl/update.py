@@ -233,9 +233,9 @@ _Happens: TypeAlias = "Progress | Stop | Over | NotAborted"
 def _see_it_through(luod: "Client", steps: "Iterator[Progress]", screen: Display) -> None:
     """Show how it goes on until it is over. Raises Failed, what luod says, and click's Exit where it was stopped."""
     events: SimpleQueue[_Happens] = SimpleQueue()
-    _beside(_tell, steps, events)
     try:
         with _stopped_by_signals(events):
+            _beside(_tell, steps, events)  # once it has begun, Ctrl-C takes it off
             _Course(luod, screen, events).run()
     finally:
         screen.close()

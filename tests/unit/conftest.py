@@ -7,6 +7,7 @@ import warnings
 from contextlib import contextmanager
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import images
 from luod.custody import Custodian
@@ -27,6 +28,9 @@ from luod.store import SLOTS
 from luod.systemd import FdStore
 from manager import service_manager
 from memory import content, memfd
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 ALICE = Owner(uid=os.geteuid(), gid=os.getegid(), trusted_uid=os.geteuid())
 BOB = Owner(uid=os.geteuid() + 1000, gid=os.getegid() + 1000, trusted_uid=os.geteuid())

@@ -296,10 +296,10 @@ def test_what_is_full_of_strings_is_refused():
 
 def test_an_image_that_takes_too_long_is_given_up():
     with images.file(elf(memory(beside=b"a-v1\0" * (8 * MIB)))) as fd:
-        began = time.monotonic()
+        began = time.process_time()
         with refused("^it takes too long to read$"):
             read_image(fd.fileno(), patience=0.2)
-        assert time.monotonic() - began < 2
+        assert time.process_time() - began < 2
 
 
 SAMPLES = (

@@ -195,7 +195,7 @@ def test_last_steps_that_come_back_or_whose_luod_dies_leave_nothing_paused(host)
         nothing_is_held_still(vm)
         all_is_as_before(vm, "guest", files=3)
 
-        last_steps(vm, "ExecStartPre=/bin/sleep 8")
+        last_steps(vm, "ExecStartPre=/bin/sleep 20")
         off = begin(vm, "--via", "direct")
         says(vm, off, "executing")
         assert updating.freezer(vm, updating.COUNTING) == "frozen"
