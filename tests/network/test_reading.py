@@ -659,6 +659,7 @@ def test_routes_that_follow_from_addresses_are_the_kernels(routed, see):
     [
         ("default via 10.0.0.9", {"family": "inet", "destination": "0.0.0.0/0", "nexthops": (A,), "table": 254}),
         ("10.9.0.0/16 dev e1", {"destination": "10.9.0.0/16", "nexthops": (Nexthop(link="e1"),), "scope": 253}),
+        ("10.9.0.0/16 via 10.0.0.9 proto ra", {"protocol": 9}),
         ("10.9.0.0/16 via 10.0.0.9 table 1000 proto 77", {"table": 1000, "protocol": 77, "scope": 0, "type": 1}),
         ("10.9.0.0/16 via 10.0.0.9 metric 5 tos 0x10", {"priority": 5, "tos": 16}),
         ("10.9.0.0/16 via 10.0.0.9 src 10.1.0.1", {"prefsrc": "10.1.0.1"}),

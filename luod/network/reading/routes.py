@@ -1,6 +1,7 @@
 """The routes that there are, but for those that the kernel makes by itself."""
 
 from collections.abc import Iterator, Set
+from functools import cache
 from pathlib import Path
 from socket import AF_INET6, inet_pton
 from typing import Any, NamedTuple, TypeAlias
@@ -27,7 +28,7 @@ from luod.network.words import said
 
 def routes(ip: IPRoute, links: Links, prefixes: Set[Prefix], taken: float) -> Iterator[Route | LeftOut]:
     """`prefixes`: those of the addresses."""
-    advertised = _advertised()
+    advertised = cache(_advertised)
     for family in FAMILIES:
         for message in dump(ip.route, family=family):
             if message["family"] != family or message["flags"] & RTM_F_CLONED or message["proto"] == RTPROT_REDIRECT:
@@ -36,7 +37,8 @@ def routes(ip: IPRoute, links: Links, prefixes: Set[Prefix], taken: float) -> It
             table = told("RTA_TABLE") or message["table"]
             if message["proto"] == RTPROT_KERNEL and _follows(message, told, table, prefixes):
                 continue
-            if message["proto"] == RTPROT_RA and _of_router(message, told, links) in advertised:
+            is_of_router = family == AF_INET6 and message["proto"] == RTPROT_RA
+            if is_of_router and _of_router(message, told, links) in advertised():
                 continue
             if (route := _route(message, told, table, links, taken)) is not None:
                 yield route
