@@ -103,6 +103,11 @@ class Interrupted:
             conversation.answers()
 
 
+def the_rest(luoctl):
+    """What it prints behind the lines that were read: communicate() knows nothing of what was read ahead of them."""
+    return luoctl.stdout.read(), luoctl.stderr.read()
+
+
 def lines_of(out):
     """The lines, without the time."""
     assert all(re.match(r"\d\d:\d\d:\d\d  ", line) for line in out.splitlines())
@@ -314,9 +319,8 @@ def test_ctrl_c_brings_everything_back(scripted, number, reason):
     with subprocess.Popen([*LUOCTL, "update"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as luoctl:
         assert "preparing" in luoctl.stdout.readline()
         luoctl.send_signal(number)
-        out, err = luoctl.communicate()
+        out, err = the_rest(luoctl)
     assert (luoctl.returncode, err, update.with_reason) == (130, "", reason)
-    out = out.lstrip("\n")  # the end of the line that was read may still have been on its way
     assert lines_of(out)[-2:] == [f"aborting   {reason}", f"aborted    {reason}: everything is as before"]
 
 
@@ -340,7 +344,7 @@ def test_where_there_is_no_way_back_ctrl_c_says_so(scripted):
         while "no way back" not in luoctl.stdout.readline():
             pass
         threading.Thread(target=luod.close).start()
-        out, err = luoctl.communicate()
+        out, err = the_rest(luoctl)
     assert (luoctl.returncode, err) == (0, "")
     assert lines_of(out) == ["gone       the machine goes into its next kernel"]
 
