@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import images
+from leftovers import open_descriptors
 from luod.custody import Custodian
 from luod.errors import WireError
 from luod.fds import OwnedFd
@@ -418,7 +419,7 @@ class Machine:
     def open_descriptors(self):
         """How many this process has open, without what the service manager keeps in its fd store."""
         kept = len(self.manager.names)  # first: what is still on its way to the store is open in nobody's table
-        return len(os.listdir("/proc/self/fd")) - kept
+        return len(open_descriptors()) - kept
 
     def in_kernel(self, direction="outgoing"):
         """What the kernel holds for owners: sizes by token, by session."""

@@ -292,7 +292,7 @@ def next_records(draw, manifest):
     return draw(st.sampled_from(moves))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(histories(), st.data())
 def test_any_history_is_read_as_it_was_written_up_to_what_is_whole(history, data):
     whole, states = history
@@ -306,7 +306,7 @@ def test_any_history_is_read_as_it_was_written_up_to_what_is_whole(history, data
         assert (end, facts(manifest)) == (expected_end, expected)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(histories(), st.data())
 def test_a_last_record_that_was_changed_is_passed_over(history, data):
     whole, states = history
@@ -320,7 +320,7 @@ def test_a_last_record_that_was_changed_is_passed_over(history, data):
     assert (found, facts(manifest)) == (end, expected)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(histories())
 def test_a_snapshot_leads_to_the_same_manifest(history):
     manifest, _ = replay(history[0])
@@ -329,7 +329,7 @@ def test_a_snapshot_leads_to_the_same_manifest(history):
     assert all(again.find(session.uid, session.name) is session for session in again.sessions.values())
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(histories())
 def test_any_history_can_be_entered_by_the_next_kernel(history):
     manifest, _ = replay(history[0])

@@ -158,12 +158,17 @@ def test_a_link_that_cannot_be_is_refused(field, value):
         ("routes", {"family": "inet", "destination": "10.0.0.0/8", "nexthops": [{"weight": 0}]}),
         ("routes", {"family": "inet", "destination": "10.0.0.0/8", "metrics": {"mtu": []}}),
         ("rules", {"family": "inet", "priority": 5, "action": 1, "sport_range": [1]}),
-        ("neighbours", {"link": "br0", "family": "inet", "address": "10.0.0.2"}),
+        ("neighbours", {"link": "br0", "family": "inet", "address": "10.0.0.2", "mac": "0"}),
         ("fdb", {"link": "br0", "mac": MAC, "state": 1 << 16, "flags": 2}),
     ],
 )
 def test_a_thing_that_cannot_be_is_refused(what, value):
-    assert refusal(changed(**{what: [value]})).startswith(f"{what}.0")
+    assert refusal(changed(**{what: [value]})).startswith(f"{what}.0.")
+
+
+def test_a_neighbour_that_nobody_answers_for_has_a_mac():
+    neighbour = {"link": "br0", "family": "inet", "address": "10.0.0.2"}
+    assert refusal(changed(neighbours=[neighbour])) == "neighbours.0: Value error, it has no MAC"
 
 
 def test_the_fields_that_name_a_link_are_known():

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from links import a_link
@@ -483,7 +483,7 @@ def test_a_vxlan_has_many_destinations_for_what_it_knows_none_for_and_one_for_ea
 # All of it
 
 
-slowly = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+slowly = settings(max_examples=50)
 names = st.sampled_from(["a", "b", "c", "d"])
 
 
